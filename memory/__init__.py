@@ -1,0 +1,1 @@
+"""All that lasts: streams, checkpoints, events, vectors, the graph, conversations."""

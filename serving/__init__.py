@@ -1,0 +1,1 @@
+"""The HTTP interfaces, one router a file."""

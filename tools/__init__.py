@@ -1,0 +1,1 @@
+"""What agents work with: encyclopaedias, recall, the knowledge graph, tasks."""

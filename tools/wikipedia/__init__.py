@@ -1,0 +1,1 @@
+"""Encyclopaedias behind one protocol: MediaWiki over HTTP and ZIM archives."""
