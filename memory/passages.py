@@ -11,6 +11,11 @@ PASSAGE_NAMESPACE = uuid.UUID("6f6c1f0e-6b0f-5c55-9d7f-6c756d696e61")
 """Namespace of the point ids (RFC 9562, version 5), so that the same passage always has the same id."""
 
 
+def passage_id(owner: str, source: str, title: str, revision: str, index: int) -> str:
+    """A UUID that depends on these five only, so that indexing a passage again changes nothing."""
+    return str(uuid.uuid5(PASSAGE_NAMESPACE, "\x1f".join((owner, source, title, revision, str(index)))))
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """What a vector store keeps: a point id, the text that is searched, and a JSON payload."""
@@ -55,9 +60,8 @@ class Passage:
 
     @property
     def id(self) -> str:
-        """A UUID that depends on owner, source, title, revision and position only."""
-        name = "\x1f".join((self.owner, self.source, self.title, self.revision, str(self.index)))
-        return str(uuid.uuid5(PASSAGE_NAMESPACE, name))
+        """See ``passage_id``."""
+        return passage_id(self.owner, self.source, self.title, self.revision, self.index)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON values."""

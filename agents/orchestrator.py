@@ -1,0 +1,240 @@
+"""The orchestrator agent: finds the topics, watches the index, decides on failures, reports."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Literal
+
+from langchain_core.runnables import Runnable, RunnableLambda
+from pydantic import BaseModel, Field
+
+from agents.asking import is_small, writer_in_use
+from agents.context import Context
+from agents.frontier import terms
+from agents.progress import report
+from agents.spec import AgentOutput, AgentSpec, Assignment, FailureDecision, RunView
+from errors import LuminaError
+from memory.library import IndexProgress
+
+INDEX_PATIENCE_S = 60.0
+"""An index that makes no progress for this long is given up on."""
+POLL_S = (0.02, 0.5)
+"""First and longest wait between two looks at the index."""
+BACKOFF_S = 0.5
+"""Wait before the first retry; it doubles with every further one."""
+MAX_ATTEMPTS = 3
+"""A way that failed this often, for reasons that may pass, is ruled out."""
+
+
+class NoTopic(LuminaError):
+    """Nothing in the encyclopaedia seems to be about the question."""
+
+
+class IndexStalled(LuminaError):
+    """Passages were sent, and nobody indexes them."""
+
+
+class OrchestratorInput(BaseModel):
+    """What to do, and on what."""
+
+    action: Literal["find_topics", "await_index", "accept_writer", "decide", "report"] = "find_topics"
+    message: str = Field(default="", description="The question or instruction.")
+    topic: str | None = None
+    phase: Literal["text", "dense"] = "text"
+    owner: str = "local"
+    topics: list[str] = Field(default_factory=list, description="For `report`: what the run is about.")
+    results: dict[str, dict[str, Any]] = Field(default_factory=dict, description="For `report`: what was reached.")
+    failures: list[dict[str, Any]] = Field(default_factory=list, description="For `decide`: what failed.")
+
+
+class OrchestratorOutput(AgentOutput):
+    """What came of it; the fields that the action does not concern stay empty."""
+
+    topics: list[str] = Field(default_factory=list)
+    writer: str = Field("", description="The chat model that was accepted as good enough to write.")
+    indexed: int = 0
+    passages: int = 0
+    decisions: list[FailureDecision] = Field(default_factory=list)
+    report: dict[str, Any] = Field(default_factory=dict)
+
+
+async def find_topics(context: Context, message: str) -> list[str]:
+    """The article that a message is most likely about.
+
+    The encyclopaedia's own search ranks; a title whose every word stands in the message goes first, the longest first.
+
+    Raises:
+        NoTopic: the search found nothing.
+    """
+    found = await context.source.search(message, 10)
+    if not found:
+        raise NoTopic(f"{context.source.name} has nothing on «{message}»; name a topic to start from")
+    asked = terms(message)
+    named = [title for title in found if terms(title) and terms(title) <= asked]
+    return sorted(named, key=lambda title: -len(terms(title)))[:1] or found[:1]
+
+
+async def await_index(context: Context, owner: str, topic: str, phase: str) -> IndexProgress:
+    """Wait until every passage of a topic's crawl has been through a phase.
+
+    Raises:
+        IndexStalled: no progress for ``INDEX_PATIENCE_S`` seconds.
+    """
+    coverage = await context.library.coverage(owner, context.source.name, topic)
+    if coverage is None:
+        raise IndexStalled(f"«{topic}» has not been crawled")
+    wait_s, best, since = POLL_S[0], -1, time.monotonic()
+    while True:
+        progress = await context.library.progress(owner, context.source.name, coverage.titles)
+        reached = progress.indexed if phase == "text" else progress.embedded
+        if reached >= progress.passages:
+            return progress
+        if reached > best:
+            best, since, wait_s = reached, time.monotonic(), POLL_S[0]
+            text = f"{reached} of {progress.passages} passages {'searchable' if phase == 'text' else 'embedded'}"
+            report("progress", agent="orchestrator", topic=topic, text=text, phase=phase, indexed=reached)
+        elif time.monotonic() - since > INDEX_PATIENCE_S:
+            raise IndexStalled(
+                f"{progress.passages - reached} passages of «{topic}» wait to be indexed and nobody takes them; "
+                "start `lumina serve` or `lumina serve --role indexer`"
+            )
+        await asyncio.sleep(wait_s)
+        wait_s = min(2 * wait_s, POLL_S[1])
+
+
+def decide(failures: list[dict[str, Any]]) -> list[FailureDecision]:
+    """Retry what may pass, up to ``MAX_ATTEMPTS``; use another way for the rest.
+
+    A failure says which ``way`` failed, the ``error``, its number of ``attempts``, and whether it is ``transient``.
+    """
+    decisions = []
+    for failure in failures:
+        again = failure["transient"] and failure["attempts"] < MAX_ATTEMPTS
+        reason = f"{failure['error']} (attempt {failure['attempts']} of {MAX_ATTEMPTS})"
+        if not failure["transient"]:
+            reason = failure["error"]
+        decisions.append(FailureDecision(way=failure["way"], action="retry" if again else "rule_out", reason=reason))
+    return decisions
+
+
+async def write_report(context: Context, request: OrchestratorInput) -> dict[str, Any]:
+    """One document out of the results: the answer, the summaries, what was read. Memory fills in what was known."""
+    document: dict[str, Any] = {"topics": request.topics, "summaries": [], "crawls": []}
+    for goal, result in request.results.items():
+        base = goal.partition("[")[0]
+        if base == "answered":
+            document["answer"] = result
+        elif base == "summarised":
+            document["summaries"].append(result)
+        elif base == "crawled":
+            document["crawls"].append(result)
+    told = {summary["topic"] for summary in document["summaries"]}
+    for topic in request.topics:
+        if topic not in told and (known := await context.library.summary(request.owner, context.source.name, topic)):
+            document["summaries"].append(known)
+    return document
+
+
+def build_orchestrator(context: Context) -> Runnable[OrchestratorInput, OrchestratorOutput]:
+    """The orchestrator on these services."""
+
+    async def orchestrate(request: OrchestratorInput) -> OrchestratorOutput:
+        if request.action == "find_topics":
+            return OrchestratorOutput(topics=await find_topics(context, request.message))
+        if request.action == "await_index":
+            progress = await await_index(context, request.owner, request.topic or request.message, request.phase)
+            return OrchestratorOutput(indexed=progress.indexed, passages=progress.passages)
+        if request.action == "accept_writer":
+            return OrchestratorOutput(writer=writer_in_use(context).model_id)
+        if request.action == "decide":
+            decisions = decide(request.failures)
+            retried = [f["attempts"] for f, d in zip(request.failures, decisions, strict=True) if d.action == "retry"]
+            if retried:
+                await asyncio.sleep(BACKOFF_S * 2 ** (max(retried) - 1))
+            return OrchestratorOutput(decisions=decisions)
+        return OrchestratorOutput(report=await write_report(context, request))
+
+    return RunnableLambda(orchestrate, name="orchestrator").with_types(
+        input_type=OrchestratorInput, output_type=OrchestratorOutput
+    )
+
+
+def _request(assignment: Assignment, run: RunView) -> OrchestratorInput:
+    return OrchestratorInput(
+        **assignment.params,
+        message=run.request.message,
+        topic=assignment.topic,
+        owner=run.request.owner,
+        topics=run.topics,
+        results={goal: dict(result) for goal, result in run.results.items()},
+    )
+
+
+def _on_failure(run: RunView) -> OrchestratorInput:
+    return OrchestratorInput(action="decide", owner=run.request.owner, failures=[dict(f) for f in run.failures])
+
+
+async def _topics_found(context: Context, run: RunView, topic: str | None) -> bool:
+    return bool(run.topics)
+
+
+async def _writer(context: Context, run: RunView, topic: str | None) -> bool:
+    """Another model than the small embedded one is configured, or the run has accepted the embedded one."""
+    return not is_small(writer_in_use(context)) or bool(run.results.get("writer", {}).get("writer"))
+
+
+async def _indexed(context: Context, run: RunView, topic: str | None, phase: str) -> bool:
+    coverage = await context.library.coverage(run.request.owner, context.source.name, topic or "")
+    if coverage is None or not coverage.includes(run.request.hops, run.request.max_nodes):
+        return False
+    progress = await context.library.progress(run.request.owner, context.source.name, coverage.titles)
+    return (progress.indexed if phase == "text" else progress.embedded) >= progress.passages
+
+
+async def _searchable(context: Context, run: RunView, topic: str | None) -> bool:
+    return await _indexed(context, run, topic, "text")
+
+
+async def _embedded(context: Context, run: RunView, topic: str | None) -> bool:
+    return await _indexed(context, run, topic, "dense")
+
+
+def _reported(goal: str) -> Any:
+    async def check(context: Context, run: RunView, topic: str | None) -> bool:
+        return bool(run.results.get(goal, {}).get("report"))
+
+    return check
+
+
+def _explain(output: OrchestratorOutput) -> str:
+    if output.topics:
+        return f"the question is about {', '.join(output.topics)}"
+    if output.writer:
+        return f"{output.writer} writes"
+    if output.decisions:
+        return "; ".join(f"{d.action.replace('_', ' ')} {d.way}: {d.reason}" for d in output.decisions)
+    if output.report:
+        return "report written"
+    return f"{output.indexed} of {output.passages} passages searchable"
+
+
+REPORTS = ("answer_reported", "crawl_reported", "summary_reported")
+
+SPEC = AgentSpec(
+    name="orchestrator",
+    description="Finds the topics of a question, watches the index, decides on failures and reports.",
+    input_type=OrchestratorInput,
+    output_type=OrchestratorOutput,
+    build=build_orchestrator,
+    request=_request,
+    achieves={
+        "topics_found": _topics_found,
+        "writer": _writer,
+        "searchable": _searchable,
+        "embedded": _embedded,
+        **{goal: _reported(goal) for goal in REPORTS},
+    },
+    on_failure=_on_failure,
+    explain=_explain,
+)

@@ -1,0 +1,233 @@
+"""The ``lumina`` command. Everything heavy is imported inside the commands, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from errors import LuminaError
+
+if TYPE_CHECKING:
+    from settings import Settings
+
+app = typer.Typer(
+    name="lumina",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Reads Wikipedia, grows a knowledge graph, remembers, and answers with citations.\n\n"
+    "Nothing needs to be installed or configured: unset variables mean the embedded engines. "
+    "[dim].env.example[/] lists every variable. Start with [bold]lumina demo[/].",
+)
+
+Topics = Annotated[
+    list[str] | None, typer.Option("--topic", "-t", help="Article to start from; give it again for more than one.")
+]
+Hops = Annotated[int, typer.Option(min=0, max=5, help="How many links away from a topic the crawl goes.")]
+MaxNodes = Annotated[int, typer.Option(min=1, max=5000, help="How many pages a crawl reads at most, per topic.")]
+Source = Annotated[
+    str | None,
+    typer.Option(help="URL of a MediaWiki's api.php, or a .zim file. [dim]WIKI_SOURCE[/]", show_default=False),
+]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Where everything is kept. [dim]DATA_DIR[/]", show_default=".lumina")
+]
+TaskId = Annotated[
+    str | None, typer.Option(help="Go on with this task from its last checkpoint, or give the task an id.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+STARTED = time.monotonic()
+"""What a user waits begins here, with the imports."""
+
+DEMO_TOPIC = "Mandelbrot set"
+DEMO_QUESTION = "Who proved that the Mandelbrot set is connected?"
+
+
+@app.command()
+def demo(
+    topic: Annotated[str, typer.Option(help="Article to start from.")] = DEMO_TOPIC,
+    question: Annotated[str, typer.Option(help="What you want to know.", show_default=DEMO_QUESTION)] = "",
+    hops: Hops = 1,
+    max_nodes: MaxNodes = 30,
+    wiki_source: Source = None,
+    data_dir: DataDir = None,
+) -> None:
+    """The main job, watched: crawl, index, summarise, answer with citations.
+
+    A second run answers from memory: its plan is shorter.
+    """
+    print("Lumina: opening the engines …", flush=True)
+    topic = topic or DEMO_TOPIC
+    question = question or (DEMO_QUESTION if topic == DEMO_TOPIC else f"What is {topic}?")
+    asked = {"topics": [topic], "message": question, "hops": hops, "max_nodes": max_nodes}
+    from commands import run_here
+
+    settings = _settings(wiki_source=wiki_source, data_dir=data_dir)
+    _run(run_here(settings, {**asked, "intent": "wiki_qa"}, started=STARTED, details=True))
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="What you want to know.")],
+    topic: Topics = None,
+    mode: Annotated[str, typer.Option(help="wiki_qa, chat, summarise, crawl, plan, or auto.")] = "wiki_qa",
+    hops: Hops = 1,
+    max_nodes: MaxNodes = 30,
+    wiki_source: Source = None,
+    data_dir: DataDir = None,
+    task_id: TaskId = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask a question: from memory when the topic is known, else after a crawl.
+
+    A running server answers when there is one; otherwise the engines are opened here.
+    """
+    from commands import run_here, run_there, running_server
+
+    settings = _settings(wiki_source=wiki_source, data_dir=data_dir)
+    asked = {"topics": topic or [], "message": question, "hops": hops, "max_nodes": max_nodes, "intent": mode}
+    url = running_server(settings) if task_id is None else None
+    if url:
+        _run(run_there(url, settings, asked, started=STARTED, as_json=as_json))
+    else:
+        _run(run_here(settings, asked, task_id, started=STARTED, as_json=as_json))
+
+
+@app.command()
+def crawl(
+    topic: Annotated[list[str], typer.Argument(help="Articles to start from.")],
+    question: Annotated[str, typer.Option(help="What you will want to know; decides which links are read first.")] = "",
+    hops: Hops = 1,
+    max_nodes: MaxNodes = 30,
+    wiki_source: Source = None,
+    data_dir: DataDir = None,
+    task_id: TaskId = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read articles and what they link to, and grow the graph."""
+    from commands import run_here
+
+    asked = {"topics": topic, "message": question, "hops": hops, "max_nodes": max_nodes, "intent": "crawl"}
+    settings = _settings(wiki_source=wiki_source, data_dir=data_dir)
+    _run(run_here(settings, asked, task_id, started=STARTED, as_json=as_json, details=True))
+
+
+@app.command()
+def plan(
+    instruction: Annotated[str, typer.Argument(help="What you would ask for.")],
+    topic: Topics = None,
+    mode: Annotated[str, typer.Option(help="An intent of the goal file, or auto.")] = "auto",
+    hops: Hops = 1,
+    max_nodes: MaxNodes = 30,
+    wiki_source: Source = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what would be done, in which order and why, without doing it."""
+    from commands import show_plan
+
+    asked = {"topics": topic or [], "message": instruction, "hops": hops, "max_nodes": max_nodes, "intent": mode}
+    _run(show_plan(_settings(wiki_source=wiki_source, data_dir=data_dir), asked, as_json=as_json))
+
+
+@app.command()
+def goals(
+    file: Annotated[Path | None, typer.Argument(help="Goal file.", show_default="GOAL_FILE")] = None,
+    topic: Annotated[list[str] | None, typer.Option("--topic", "-t", help="Topics to draw it for.")] = None,
+    states: Annotated[bool, typer.Option(help="Draw the lattice of states instead of the goals.")] = False,
+) -> None:
+    """Check the goal file, and draw it as Mermaid.
+
+    Problems are listed with their line: cycles, unknown ids, duplicates, unreachable goals, unknown agents.
+    """
+    from agents.spec import discover
+    from graphs.drawing import goals_mermaid, hasse_mermaid
+    from graphs.goals import load_goals
+
+    path = file or _settings().goal_file
+    loaded = load_goals(path, agents=discover().achievable())
+    lattice = loaded.ground(topic or ["topic"])
+    print(hasse_mermaid(lattice) if states else goals_mermaid(lattice))
+    print(f"%% {path.name}: {len(loaded.goals)} goals, {len(loaded.intents)} intents, no problems", file=sys.stderr)
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address; anything but loopback needs LUMINA_API_KEYS.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    wiki_source: Source = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Everything over HTTP, until Ctrl-C."""
+    from server import serve as run_server
+
+    _run(run_server(_settings(wiki_source=wiki_source, data_dir=data_dir), host=host, port=port))
+
+
+@app.command()
+def worker(
+    kinds: Annotated[str, typer.Option(help="Task kinds to take, separated by commas.")] = "",
+    concurrency: Annotated[int, typer.Option(min=1, max=64, help="Tasks at a time.")] = 1,
+    wiki_source: Source = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Take tasks from the queue and run them, until Ctrl-C.
+
+    A crawl needs Redis and the encyclopaedia only; the other kinds retrieve and need QDRANT_URL.
+    """
+    from worker import work
+
+    wanted = [kind.strip() for kind in kinds.split(",") if kind.strip()]
+    _run(work(_settings(wiki_source=wiki_source, data_dir=data_dir), kinds=wanted, concurrency=concurrency))
+
+
+@app.command()
+def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Look at every service that Lumina would use, and say which and why."""
+    from commands import examine
+
+    _run(examine(_settings(data_dir=data_dir), as_json=as_json))
+
+
+def _settings(**overrides: Any) -> Settings:
+    from settings import load_settings
+
+    return load_settings(**overrides)
+
+
+def _run(work: Coroutine[Any, Any, bool]) -> None:
+    """Run a command's coroutine; False means that it did not come to a good end."""
+    if not asyncio.run(work):
+        raise typer.Exit(1)
+
+
+def _prepare_logs() -> None:
+    from loguru import logger
+
+    logger.remove()
+    logger.add(sys.stderr, level=os.environ.get("LOG_LEVEL") or "WARNING", format="{level: <8} {message}")
+
+
+def main() -> None:
+    """Entry point: an error that Lumina can explain is one line on standard error."""
+    _prepare_logs()
+    try:
+        app()
+    except LuminaError as error:
+        print(f"lumina: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

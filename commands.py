@@ -1,0 +1,147 @@
+"""What the commands of the ``lumina`` tool do, once their options are read."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from loguru import logger
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+import masterchat
+from agents.spec import RunRequest
+from errors import LuminaError
+from graphs.intents import find_intent
+from graphs.planner import Decision
+from graphs.runs import RunEvent, Runner, new_task_id
+from server import address_file
+from services import open_runner
+from settings import DEFAULT_OWNER, Settings
+from terminal import RunView, show_outcome
+
+
+class ServerError(LuminaError):
+    """The running server refused or failed."""
+
+
+async def run_here(
+    settings: Settings,
+    asked: dict[str, Any],
+    task_id: str | None = None,
+    *,
+    started: float,
+    as_json: bool = False,
+    details: bool = False,
+) -> bool:
+    """Open the engines in this process, run a request, show it; whether it came to a good end."""
+    async with open_runner(settings) as runner:
+        request = await _request(runner, asked)
+        events = runner.stream(request, task_id or new_task_id())
+        return await _show(events, started=started, as_json=as_json, details=details)
+
+
+async def run_there(
+    url: str, settings: Settings, asked: dict[str, Any], *, started: float, as_json: bool = False
+) -> bool:
+    """Let a running server do it."""
+    key = next(iter(settings.api_keys()), None)
+    body = {**asked, "mode": asked["intent"]}
+    del body["intent"]
+    try:
+        async with masterchat.MasterChat(url, api_key=key) as client:
+            stream = await client.chat(**body)
+            events = (RunEvent(chunk.kind, chunk.data) async for chunk in stream)
+            return await _show(events, started=started, as_json=as_json, details=False)
+    except masterchat.MasterChatError as error:
+        raise ServerError(f"{url}: {error}") from error
+
+
+def running_server(settings: Settings) -> str | None:
+    """The address of the server that runs on the same DATA_DIR, if one does."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        announced = json.loads(address_file(settings.data_dir).read_text())
+        os.kill(announced["pid"], 0)
+        return str(announced["url"])
+    return None
+
+
+async def show_plan(settings: Settings, asked: dict[str, Any], *, as_json: bool = False) -> bool:
+    """Print what would be done for a request and why."""
+    async with open_runner(settings) as runner:
+        request = await _request(runner, asked)
+        if request.intent == "plan":  # a plan of a plan would be empty: plan the question instead
+            request = request.model_copy(update={"intent": "wiki_qa"})
+        decision = await runner.plan(request)
+    if as_json:
+        print(json.dumps({"intent": request.intent, **decision.to_json()}, ensure_ascii=False, indent=2))
+    else:
+        print_plan(Console(), request.intent, decision)
+    return decision.verdict != "stuck"
+
+
+def print_plan(console: Console, intent: str, decision: Decision) -> None:
+    """A plan as a table: what runs when, what it is expected to cost, and what else there was."""
+    console.print(f"[bold]{intent}[/]: {escape(decision.why)}", highlight=False)
+    if not decision.plan:
+        return
+    now = {step.way for step in decision.steps}
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in ("step", "goal", "way", "cost (s)", "instead, in all (s)"):
+        table.add_column(heading)
+    for number, candidate in enumerate(decision.candidates, 1):
+        others = ", ".join(_other(other) for other in candidate["others"])
+        mark = f"[yellow]{number} now[/]" if candidate["way"] in now else str(number)
+        table.add_row(mark, escape(candidate["goal"]), escape(candidate["way"]), f"{candidate['cost']:.4g}", others)
+    console.print(table)
+
+
+def _other(way: dict[str, Any]) -> str:
+    return escape(f"{way['way']} {way['total']:.4g}" if way["total"] is not None else f"{way['way']}: {way['reason']}")
+
+
+async def examine(settings: Settings, *, as_json: bool = False) -> bool:
+    """Open every service, look at it, and say which it is; whether all are well."""
+    from serving.health import look_at
+
+    async with open_runner(settings) as runner:
+        found = await look_at(runner.context)
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False, indent=2, default=str))
+    else:
+        console = Console()
+        for name in ("redis", "qdrant", "duckdb", "llm"):
+            detail = ", ".join(f"{key} {value}" for key, value in found["details"][name].items())
+            mark = "[green]ok[/]" if found[name] == "ok" else f"[red]{escape(found[name])}[/]"
+            console.print(f"{name:<8} {mark}  [dim]{escape(detail)}[/]", highlight=False, soft_wrap=True)
+        console.print(f"{'source':<8} {escape(found['details']['source'])}", highlight=False)
+    return bool(found["status"] == "ok")
+
+
+async def _request(runner: Runner, asked: dict[str, Any]) -> RunRequest:
+    intent = asked["intent"]
+    if intent == "auto":
+        intent = await find_intent(runner.goals, runner.context.embedder, asked["message"])
+    return RunRequest(**{**asked, "intent": intent}, owner=DEFAULT_OWNER)
+
+
+async def _show(events: AsyncIterator[RunEvent], *, started: float, as_json: bool, details: bool) -> bool:
+    console = Console(stderr=as_json)
+    if as_json:
+        outcome = {event.kind: event.data async for event in events}.get("done", {})
+        print(json.dumps(outcome, ensure_ascii=False, indent=2))
+    else:
+        with RunView(console, started) as view:
+            outcome = await view.follow(events)
+        show_outcome(console, outcome, seconds=time.monotonic() - started, details=details)
+    status = outcome.get("outcome") or {}
+    if status.get("status") == "failed":
+        raise LuminaError(status["reason"])
+    if status.get("status") == "partial":
+        logger.warning("not everything was reached: {}", status["reason"])
+    return True

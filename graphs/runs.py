@@ -1,0 +1,128 @@
+"""Running the graph for somebody: start or resume, and a stream of what happens."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+
+from agents.context import Context
+from agents.spec import Registry, RunRequest, RunView
+from errors import LuminaError
+from graphs.goals import GoalFile
+from graphs.masterchat import Graph, check_facts, recursion_limit
+from graphs.planner import Decision, Situation, decide
+from graphs.state import RunInput
+
+
+class InvalidRequest(LuminaError):
+    """A request that no run can be made of."""
+
+
+class RunExists(LuminaError):
+    """A task id that stands for another request."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunEvent:
+    """Something that whoever asked wants to see."""
+
+    kind: str
+    """``plan``, ``agent``, ``progress``, ``token``, ``citation`` or ``done``."""
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+def new_task_id() -> str:
+    """A task id that nobody has had."""
+    return str(uuid.uuid4())
+
+
+@dataclass(frozen=True)
+class Runner:
+    """The graph with everything that it runs on."""
+
+    graph: Graph
+    goals: GoalFile
+    context: Context
+    registry: Registry
+
+    def validate(self, request: RunRequest) -> None:
+        """Say what is wrong with a request before anything starts.
+
+        Raises:
+            InvalidRequest: unknown intent, or nothing to work on.
+        """
+        if request.intent not in self.goals.intents:
+            known = ", ".join(self.goals.intents)
+            raise InvalidRequest(f"intent «{request.intent}» is not in the goal file; there are: {known}")
+        if not request.message.strip() and not request.topics:
+            raise InvalidRequest("neither a message nor a topic was given; one of them is needed")
+
+    async def plan(self, request: RunRequest) -> Decision:
+        """What would be done for a request, from the facts of this moment. Nothing is run.
+
+        Raises:
+            InvalidRequest: see ``validate``.
+        """
+        self.validate(request)
+        run = RunView(task_id="", request=request)
+        situation = Situation(
+            targets=tuple(self.goals.intents[request.intent].goals),
+            topics=tuple(run.topics),
+            holding=await check_facts(self.registry, self.goals, self.context, run),
+        )
+        return decide(self.goals, situation)
+
+    async def stream(self, request: RunRequest | None, task_id: str) -> AsyncIterator[RunEvent]:
+        """Run a task and tell what happens; a task that was interrupted goes on from its last checkpoint.
+
+        Args:
+            request: What is asked. None: go on with what the task was started with.
+            task_id: The thread of the checkpoints. A finished task gives its ``done`` again.
+
+        Raises:
+            InvalidRequest: see ``validate``; also when there is nothing to go on with.
+            RunExists: the task id was used for another request.
+        """
+        config: RunnableConfig = {
+            "configurable": {"thread_id": task_id},
+            "recursion_limit": recursion_limit(self.goals),
+        }
+        before = await self.graph.aget_state(config)
+        stored = before.values.get("request") if before.values else None
+        if stored is None:
+            if request is None:
+                raise InvalidRequest(f"there is no task {task_id} to go on with")
+            self.validate(request)
+        elif request is not None and RunRequest(**stored) != request:
+            raise RunExists(f"task {task_id} was started with another request; leave the id out, or use a new one")
+        if stored is None or before.next:
+            start: RunInput | None = None
+            if stored is None and request is not None:
+                start = {"request": request.model_dump()}
+            if start is None:
+                yield RunEvent("progress", {"agent": "planner", "text": f"going on with task {task_id}"})
+            stream = self.graph.astream(start, config, context=self.context, stream_mode="custom", durability="sync")
+            async for chunk in stream:
+                data = dict(chunk)
+                yield RunEvent(data.pop("kind"), data)
+        yield RunEvent("done", done(task_id, (await self.graph.aget_state(config)).values))
+
+
+def done(task_id: str, values: dict[str, Any]) -> dict[str, Any]:
+    """What a finished run left behind, for people: outcome, report, chain, what was walked, usage."""
+    results = values.get("results", {})
+    reports = [result["report"] for result in results.values() if result.get("report")]
+    return {
+        "task_id": task_id,
+        "outcome": values.get("outcome"),
+        "report": reports[-1] if reports else {},
+        "reply": next((results[goal] for goal in ("answered", "replied") if goal in results), None),
+        "chain": values.get("chain", []),
+        "walked": values.get("walked", []),
+        "failures": values.get("failures", []),
+        "usage": values.get("usage", {}),
+    }

@@ -1,0 +1,340 @@
+"""Least-cost plans over a goal lattice: a chain of steps from a state to the targets, and what else it could have been.
+
+The ways are chosen by ``least_cost``; here they become steps in a useful order, or the reason why there are none.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from errors import LuminaError
+from graphs.and_or import Problem
+from graphs.lattice import Lattice, State, Way
+from graphs.least_cost import EXACT_GOALS, least_cost
+
+RESOLUTION = 1e-6
+"""Costs that differ by less than this (a microsecond, when they are seconds) count as equal."""
+
+
+class NoPlan(LuminaError):
+    """Some targets cannot be reached; the text says which and why."""
+
+    def __init__(self, targets: Collection[str], reasons: Collection[str]) -> None:
+        self.targets = tuple(sorted(targets))
+        """The targets that are out of reach."""
+        self.reasons = tuple(reasons)
+        """What stands in the way, the root causes only."""
+        names = ", ".join(f"«{target}»" for target in self.targets)
+        super().__init__(f"no plan reaches {names}: {'; '.join(self.reasons)}")
+
+
+class InvalidCost(LuminaError):
+    """A cost given to the planner is negative or not a number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One goal of a plan and the way it is to be achieved."""
+
+    goal: str
+    way: str
+    """Id of the way; ``Lattice.way`` has the rest."""
+    cost: float
+    """Expected cost in seconds, as the planner took it."""
+    requires: State
+    """Goals that must hold before."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A chain of steps from a state to a state that contains the targets."""
+
+    start: State
+    """The goals that held when the plan was made."""
+    targets: State
+    steps: tuple[Step, ...]
+    """In order: value early, and each after what it requires."""
+    cost: float
+    """Sum of the steps' costs."""
+    exact: bool
+    """Whether no cheaper plan exists."""
+    bound: float
+    """No plan costs less than this; equal to ``cost`` when the plan is exact."""
+
+    @cached_property
+    def states(self) -> tuple[State, ...]:
+        """The chain of states, the start first, each with one goal more than the one before."""
+        held, chain = self.start, [self.start]
+        for step in self.steps:
+            held = held | {step.goal}
+            chain.append(held)
+        return tuple(chain)
+
+    def frontier(self, state: Collection[str]) -> tuple[Step, ...]:
+        """The steps that can be taken now, in order of the plan: an antichain, so they can run side by side.
+
+        None of them requires another, for what each requires holds in ``state`` already.
+        """
+        held = frozenset(state)
+        return tuple(step for step in self.steps if step.goal not in held and step.requires <= held)
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """Another way that a step of a plan could have taken."""
+
+    goal: str
+    way: str
+    cost: float
+    """Cost of the cheapest whole plan that reaches this goal by this way; infinite where there is none."""
+    extra: float
+    """How much more that is than the plan; infinite where there is none."""
+    reason: str
+    """Why there is none, else empty."""
+
+
+def plan(
+    lattice: Lattice,
+    state: Collection[str],
+    targets: Collection[str],
+    *,
+    blocked: Collection[str] = frozenset(),
+    cost: Mapping[str, float] | None = None,
+    exact_goals: int = EXACT_GOALS,
+) -> Plan:
+    """The plan of least total cost from a state to the targets, each goal paid once however many need it.
+
+    Equal costs are decided by the number of steps, then by a fixed rule on the ids: the same arguments give the same
+    plan. The state is taken as it is, feasible or not, for facts can hold although what usually comes before does not.
+
+    *Order.* A step is as urgent as the best value per cost of a chain of the plan that starts with it (itself, or
+    itself and a step that requires it, and so on). Of the possible steps the most urgent comes first, ties by id.
+
+    Args:
+        lattice: Goals and ways.
+        state: Goals that hold.
+        targets: Goals to reach.
+        blocked: Ids of ways that must not be used.
+        cost: Expected costs that replace those of the ways, by way id; an infinite cost blocks the way.
+        exact_goals: With more goals that have a choice than this, the plan may be approximate (see ``Plan.bound``).
+
+    Raises:
+        NoPlan: Some target is out of reach.
+        UnknownGoal: A goal of the state or the targets is not in the lattice.
+        InvalidCost: A cost is negative or not a number.
+    """
+    held, wanted = lattice.bits(state), lattice.bits(targets)
+    start, goals = frozenset(state), frozenset(targets)
+    if not wanted & ~held:
+        return Plan(start, goals, (), 0.0, exact=True, bound=0.0)
+    relevant = _Relevant(lattice, held, wanted & ~held, frozenset(blocked), cost or {})
+    choice = least_cost(relevant.problem, exact_goals=exact_goals)
+    if choice is None:
+        raise _no_plan(lattice, start, goals, frozenset(blocked), cost or {})
+    steps = _ordered(lattice, held, [relevant.steps[way] for way in choice.ways.values()])
+    total = math.fsum([step.cost for step in steps])
+    exact = choice.bound >= choice.cost
+    return Plan(start, goals, steps, total, exact=exact, bound=total if exact else relevant.seconds(choice.bound))
+
+
+def alternatives(
+    lattice: Lattice,
+    state: Collection[str],
+    targets: Collection[str],
+    chosen: Plan,
+    *,
+    blocked: Collection[str] = frozenset(),
+    cost: Mapping[str, float] | None = None,
+    steps: Iterable[Step] | None = None,
+) -> dict[str, tuple[Alternative, ...]]:
+    """For each step of a plan the other ways of its goal, cheapest first, and what the whole plan would have cost.
+
+    Args:
+        lattice: As it was given to ``plan``.
+        state: As it was given to ``plan``.
+        targets: As they were given to ``plan``.
+        chosen: The plan.
+        blocked: As they were given to ``plan``.
+        cost: As they were given to ``plan``.
+        steps: Only these steps, e.g. the frontier; all when None.
+    """
+
+    def forced(goal: str, way: str, rivals: set[str]) -> Alternative:
+        if way in blocked:
+            return Alternative(goal, way, math.inf, math.inf, "ruled out")
+        try:
+            other = plan(lattice, state, {*targets, goal}, blocked=rivals | set(blocked), cost=cost)
+        except NoPlan as error:
+            return Alternative(goal, way, math.inf, math.inf, "; ".join(error.reasons))
+        return Alternative(goal, way, other.cost, other.cost - chosen.cost, "")
+
+    found: dict[str, tuple[Alternative, ...]] = {}
+    for step in chosen.steps if steps is None else steps:
+        own = {way.id for way in lattice.ways_of(step.goal)}
+        others = [forced(step.goal, way, own - {way}) for way in own - {step.way}]
+        found[step.goal] = tuple(sorted(others, key=lambda other: (other.cost, other.way)))
+    return found
+
+
+class _Relevant:
+    """The part of a lattice that some plan could touch, as an AND/OR problem on integers.
+
+    Goals are numbered so that, where no circle exists, each comes after what it may require. A way's integer cost is
+    its cost in units of ``RESOLUTION`` times more than the number of goals, plus one: so fewer steps win a tie.
+    """
+
+    def __init__(
+        self, lattice: Lattice, held: int, wanted: int, blocked: frozenset[str], cost: Mapping[str, float]
+    ) -> None:
+        self._lattice, self._held, self._blocked, self._cost = lattice, held, blocked, cost
+        self.steps: list[Step] = []
+        self._owner: list[int] = []
+        self._requires: list[tuple[int, ...]] = []
+        targets = [number for number in range(len(lattice.order)) if wanted >> number & 1]
+        order, acyclic = self._visit(targets)
+        place = {number: position for position, number in enumerate(order)}
+        self._unit = len(order) + 1
+        ways: list[list[int]] = [[] for _ in order]
+        for way, number in enumerate(self._owner):
+            ways[place[number]].append(way)
+        self.problem = Problem(
+            requires=[tuple([place[number] for number in required]) for required in self._requires],
+            cost=[round(step.cost / RESOLUTION) * self._unit + 1 for step in self.steps],
+            ways=[tuple(own) for own in ways],
+            targets=[place[number] for number in targets],
+            acyclic=acyclic,
+        )
+
+    def _visit(self, targets: list[int]) -> tuple[list[int], bool]:
+        """Goals below the targets in depth-first postorder, and whether no circle was met."""
+        order: list[int] = []
+        below: dict[int, list[int]] = {}
+        done: set[int] = set()
+        acyclic = True
+        stack = targets[::-1]
+        while stack:
+            number = stack[-1]
+            if number not in below:
+                below[number] = self._open(number)
+            while below[number] and below[number][-1] in done:
+                below[number].pop()
+            if number in done or not below[number]:
+                stack.pop()
+                if number not in done:
+                    done.add(number)
+                    order.append(number)
+                continue
+            if below[number][-1] in below:
+                acyclic = False
+                below[number].pop()
+            else:
+                stack.append(below[number].pop())
+        return order, acyclic
+
+    def _open(self, number: int) -> list[int]:
+        """Note the usable ways of a goal; the goals that they may require."""
+        below: dict[int, None] = {}
+        for way, required in zip(self._lattice.ways[number], self._lattice.requires[number], strict=True):
+            price = _price(way, self._blocked, self._cost)
+            if price == math.inf:
+                continue
+            missing = [one for one in required if not self._held >> one & 1]
+            self.steps.append(Step(way.goal, way.id, price, way.requires))
+            self._owner.append(number)
+            self._requires.append(tuple(missing))
+            below.update(dict.fromkeys(missing))
+        return list(below)[::-1]
+
+    def seconds(self, bound: int) -> float:
+        """The cost that an integer bound proves, the rounding of each step's cost allowed for."""
+        return max(0.0, (bound // self._unit - self._unit / 2) * RESOLUTION)
+
+
+def _price(way: Way, blocked: Collection[str], cost: Mapping[str, float]) -> float:
+    """Expected cost of a way, infinite when it is ruled out."""
+    if way.id in blocked:
+        return math.inf
+    price = cost.get(way.id, way.cost)
+    if not price >= 0:
+        raise InvalidCost(f"way «{way.id}» costs {price}: a cost is a number ≥ 0, infinity rules the way out")
+    return price
+
+
+def _ordered(lattice: Lattice, held: int, steps: list[Step]) -> tuple[Step, ...]:
+    """The steps by urgency, each after those that it requires."""
+    by_goal = {step.goal: step for step in steps}
+    above: dict[str, list[str]] = {goal: [] for goal in by_goal}
+    missing: dict[str, int] = {}
+    for step in steps:
+        below = [goal for goal in step.requires if goal in by_goal]
+        missing[step.goal] = len(below)
+        for goal in below:
+            above[goal].append(step.goal)
+    urgency = _urgency(lattice, by_goal, above, dict(missing))
+    ready = [(-urgency[goal], goal) for goal, count in missing.items() if not count]
+    heapq.heapify(ready)
+    ordered: list[Step] = []
+    while ready:
+        _, goal = heapq.heappop(ready)
+        ordered.append(by_goal[goal])
+        for dependent in above[goal]:
+            missing[dependent] -= 1
+            if not missing[dependent]:
+                heapq.heappush(ready, (-urgency[dependent], dependent))
+    return tuple(ordered)
+
+
+def _urgency(
+    lattice: Lattice, by_goal: Mapping[str, Step], above: Mapping[str, list[str]], missing: dict[str, int]
+) -> dict[str, float]:
+    """For each goal the best value per cost of a chain of steps that starts with it."""
+    order = [goal for goal, count in missing.items() if not count]
+    for goal in order:  # grows while it is read
+        for dependent in above[goal]:
+            missing[dependent] -= 1
+            if not missing[dependent]:
+                order.append(dependent)
+    chain: dict[str, tuple[float, float, float]] = {}
+    for goal in reversed(order):
+        value, cost = lattice.values[goal], by_goal[goal].cost
+        best = (_ratio(value, cost), value, cost)
+        for dependent in above[goal]:
+            _, more_value, more_cost = chain[dependent]
+            longer = (value + more_value, cost + more_cost)
+            if _ratio(*longer) > best[0]:
+                best = (_ratio(*longer), *longer)
+        chain[goal] = best
+    return {goal: ratio for goal, (ratio, _, _) in chain.items()}
+
+
+def _ratio(value: float, cost: float) -> float:
+    return value / cost if cost else math.inf
+
+
+def _no_plan(
+    lattice: Lattice, state: State, targets: State, blocked: frozenset[str], cost: Mapping[str, float]
+) -> NoPlan:
+    """Why some targets are out of reach: follow what is missing down to what nothing is missing for but a way."""
+    usable = {
+        goal: [way for way in own if _price(way, blocked, cost) < math.inf]
+        for goal, own in zip(lattice.order, lattice.ways, strict=True)
+    }
+    reached = Lattice(usable).closure(state)
+    lost = sorted(targets - reached)
+    reasons: list[str] = []
+    seen, stack = set(lost), lost[::-1]
+    while stack:
+        goal = stack.pop()
+        if not usable[goal]:
+            ruled_out = ", ".join(way.id for way in lattice.ways_of(goal))
+            reasons.append(f"every way of «{goal}» is ruled out ({ruled_out})" if ruled_out else f"«{goal}» has no way")
+        below = sorted({required for way in usable[goal] for required in way.requires - reached} - seen, reverse=True)
+        seen.update(below)
+        stack += below
+    if not reasons:
+        reasons.append(f"{', '.join(f'«{goal}»' for goal in sorted(seen))} require each other in a circle")
+    return NoPlan(lost, reasons)

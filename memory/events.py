@@ -1,0 +1,344 @@
+"""The event store: one DuckDB file that takes each event of the streams once, opened by exactly one process.
+
+Every call into DuckDB runs on a thread of the store's own: one thread writes, two read, the event loop never waits.
+The schema is in `memory.migrations`, the rules of read-only SQL in `memory.event_queries`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from errors import LuminaError
+from memory.consumers import NotReady
+from memory.event_file import EventStoreHeld, EventStoreUnreadable, open_file
+from memory.event_queries import InvalidQuery, QueryResult, QueryTimeout, forbidden_functions, one_line, run_query
+from memory.event_rows import Entry, arrow_table
+from memory.streams import Delivered, Event
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+__all__ = [
+    "Entry",
+    "EventStore",
+    "EventStoreHeld",
+    "EventStoreUnreadable",
+    "EventsNotStored",
+    "InvalidEvents",
+    "InvalidQuery",
+    "QueryResult",
+    "QueryTimeout",
+    "WayHistory",
+    "open_events",
+]
+
+T = TypeVar("T")
+BATCH = 5_000
+"""Events of one transaction. Each commit waits for the disk, so small batches are slow (docs/decisions/events.md)."""
+
+_INSERT = """
+INSERT INTO events (stream, id, ts, type, agent, task_id, data)
+SELECT stream, id, ts, type, agent, task_id, data FROM incoming
+ON CONFLICT DO NOTHING
+"""
+_HISTORY = r"""
+WITH steps AS (
+    SELECT
+        regexp_replace(data ->> 'way', '\[.*\]$', '') AS way,
+        try_cast(data ->> 'seconds' AS DOUBLE) AS seconds,
+        try_cast(data ->> 'ok' AS BOOLEAN) AS ok,
+        coalesce(try_cast(data ->> 'usd' AS DOUBLE), 0) AS usd,
+        row_number() OVER (PARTITION BY way ORDER BY stream_order(id) DESC) AS age
+    FROM events
+    WHERE type = 'plan.step' AND data ->> 'way' IS NOT NULL AND try_cast(data ->> 'ok' AS BOOLEAN) IS NOT NULL
+)
+SELECT way, count(*), median(seconds), median(seconds) FILTER (ok), avg(CASE WHEN ok THEN 0.0 ELSE 1.0 END), avg(usd)
+FROM steps
+WHERE age <= $runs
+GROUP BY way
+ORDER BY way
+"""
+_REPLAY = """
+SELECT id, epoch_ms(ts), type, agent, task_id, data
+FROM events
+WHERE stream = $stream AND (len($types) = 0 OR list_contains($types, type))
+ORDER BY stream_order(id)
+"""
+
+
+class EventsNotStored(NotReady):
+    """A batch could not be written (no space, for example); nothing of it was, and it can be sent again."""
+
+
+class InvalidEvents(LuminaError):
+    """A batch holds a value that DuckDB refuses; nothing of it was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class WayHistory:
+    """What the latest runs of one way cost."""
+
+    way: str
+    runs: int
+    """Number of runs that the figures rest on."""
+    seconds: float | None
+    """Median duration of all runs."""
+    ok_seconds: float | None
+    """Median duration of the runs that succeeded; None when none did."""
+    failure_rate: float
+    """Share of the runs that failed, 0 to 1."""
+    usd: float
+    """Mean price of a run in US dollars."""
+
+
+class EventStore:
+    """The events, appended once each and asked with SQL. Made by ``EventStore.open`` or ``open_events``."""
+
+    def __init__(self, path: Path, memory_limit: str) -> None:
+        self.path = path
+        self._memory_limit = memory_limit
+        self._writing = ThreadPoolExecutor(1, thread_name_prefix="events-write")
+        self._reading = ThreadPoolExecutor(2, thread_name_prefix="events-read")
+        self._root: DuckDBPyConnection | None = None  # only makes cursors, so that two threads never share one
+        self._cursors: set[DuckDBPyConnection] = set()
+        self._jobs: dict[asyncio.Future[Any], DuckDBPyConnection] = {}
+        self._forbidden: frozenset[str] = frozenset()
+
+    @classmethod
+    async def open(cls, path: str | Path, *, memory_limit: str = "512MB") -> EventStore:
+        """Open the file, made when missing, and bring its schema up to date.
+
+        Args:
+            path: The DuckDB file.
+            memory_limit: What DuckDB may hold in memory; larger sorts spill to a folder beside the file.
+
+        Raises:
+            EventStoreHeld: when another process has it open.
+            EventStoreUnreadable: when it is damaged, newer than this version, or cannot be made.
+        """
+        store = cls(Path(path), memory_limit)
+        try:
+            await store._write(store._connect)
+        except BaseException:
+            await store.close()
+            raise
+        return store
+
+    async def close(self) -> None:
+        """Stop running queries, fold the write-ahead log into the file and let go of it. May be called twice."""
+        root, self._root = self._root, None
+        while self._jobs:
+            await self._interrupt(*self._jobs)
+        if root is not None:
+            await self._write(self._disconnect, root)
+        self._reading.shutdown(wait=False)
+        self._writing.shutdown(wait=False)
+
+    async def append(self, entries: Sequence[Entry]) -> int:
+        """Store the entries that are not there yet; when this returns, they survive a crash.
+
+        Entries are told apart by (stream, stream id), so a batch may safely be sent again. A value that SQL cannot hold
+        does not stop the others: half a surrogate pair becomes ``?``, a number that is not finite becomes null, and a
+        time outside 1970 to 9999 becomes that of the stream id.
+
+        Returns:
+            How many were new.
+
+        Raises:
+            EventsNotStored: when DuckDB could not write; batches of ``BATCH`` entries before the failing one are kept.
+            InvalidEvents: when DuckDB refuses a value.
+        """
+        new = 0
+        for start in range(0, len(entries), BATCH):
+            new += await self._write(self._append, entries[start : start + BATCH])
+        return new
+
+    def ingester(self, stream: str) -> Callable[[Sequence[Delivered]], Awaitable[None]]:
+        """A handler for the consumer of ``stream`` that appends what was delivered.
+
+        The consumer acknowledges after the handler returned, so a crash in between delivers again and changes nothing.
+        """
+
+        async def ingest(delivered: Sequence[Delivered]) -> None:
+            await self.append([(stream, entry.id, entry.event) for entry in delivered])
+
+        return ingest
+
+    async def query(
+        self,
+        sql: str,
+        params: Sequence[Any] | Mapping[str, Any] | None = None,
+        *,
+        max_rows: int = 10_000,
+        timeout_s: float = 10,
+    ) -> QueryResult:
+        """The rows of one reading statement; sees every append that returned before.
+
+        Args:
+            sql: One statement that reads the tables and views (docs/queries.md).
+            params: Values for ``?`` (a sequence) or ``$name`` (a mapping).
+            max_rows: Rows returned at most; ``truncated`` says when there were more.
+            timeout_s: The statement is stopped after so many seconds of running.
+
+        Raises:
+            InvalidQuery: when it is no such statement or DuckDB refuses it.
+            QueryTimeout: when the time was over.
+        """
+        with self._cursor() as cursor:
+            return await self._interruptible(
+                cursor, timeout_s, lambda: run_query(cursor, sql, params, max_rows, self._forbidden)
+            )
+
+    async def run_history(self, limit: int = 200) -> dict[str, WayHistory]:
+        """What each way of the goal lattice cost in its latest runs, for the planner's expected costs.
+
+        It reads the ``plan.step`` events that report an outcome: ``data`` holds ``way`` (the way's id; a topic in
+        brackets behind it does not count), ``ok`` (whether the agent ended well), ``seconds`` and ``usd``. A
+        ``plan.step`` without ``ok`` announces a choice and is left out.
+
+        Args:
+            limit: Runs of each way that count, the latest by stream id.
+        """
+        result = await self.query(_HISTORY, {"runs": limit}, timeout_s=60)
+        return {row[0]: WayHistory(*row) for row in result.rows}
+
+    async def replay(self, stream: str, types: Sequence[str] = ()) -> AsyncGenerator[tuple[str, Event], None]:
+        """Every stored event of a stream in the order of its ids, optionally of some types only.
+
+        Args:
+            stream: Name of the stream.
+            types: Event types; none means all.
+        """
+        bound = {"stream": stream, "types": list(types)}
+        with self._cursor() as cursor:
+            await self._interruptible(cursor, None, lambda: cursor.execute(_REPLAY, bound))
+            while rows := await self._interruptible(cursor, None, lambda: cursor.fetchmany(BATCH)):
+                for id_, ts, type_, agent, task_id, data in rows:
+                    yield id_, Event(type_, json.loads(data), agent, task_id, ts)
+
+    async def checkpoint(self) -> None:
+        """Fold the write-ahead log into the file (it also happens by itself, every 16 MB and on close).
+
+        Raises:
+            EventsNotStored: when DuckDB could not write; what was appended is safe in the log.
+        """
+        await self._write(self._checkpoint)
+
+    def _require(self) -> DuckDBPyConnection:
+        if self._root is None:
+            raise EventStoreUnreadable(f"the event store {self.path} is closed: open it again")
+        return self._root
+
+    @contextmanager
+    def _cursor(self) -> Iterator[DuckDBPyConnection]:
+        cursor = self._require().cursor()
+        self._cursors.add(cursor)
+        try:
+            yield cursor
+        finally:
+            self._cursors.discard(cursor)
+            cursor.close()
+
+    def _disconnect(self, root: DuckDBPyConnection) -> None:
+        for cursor in self._cursors.copy():  # the file is only let go of when the last of them is closed
+            cursor.close()
+        root.close()
+
+    async def _write(self, function: Callable[..., T], *args: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._writing, function, *args)
+
+    async def _interruptible(self, cursor: DuckDBPyConnection, timeout_s: float | None, function: Callable[[], T]) -> T:
+        """Run on a reading thread; when time is over or the caller is cancelled, stop the statement and wait for it."""
+        import duckdb
+
+        loop = asyncio.get_running_loop()
+        started: asyncio.Future[None] = loop.create_future()
+
+        def run() -> T:
+            loop.call_soon_threadsafe(started.set_result, None)
+            return function()
+
+        work = self._reading.submit(run)
+        job = asyncio.wrap_future(work)
+        self._jobs[job] = cursor
+        job.add_done_callback(self._jobs.pop)
+        try:
+            await asyncio.shield(started)
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.shield(job)
+        except TimeoutError:
+            await self._interrupt(job)
+            raise QueryTimeout(
+                f"the query ran longer than {timeout_s:g} s: narrow it, for example with "
+                "WHERE ts > now() - INTERVAL 1 HOUR, or allow it more time"
+            ) from None
+        except asyncio.CancelledError:
+            if not work.cancel():
+                await self._interrupt(job)
+            raise
+        except duckdb.InterruptException as error:
+            raise InvalidQuery("the query was stopped because the event store is closing: ask again later") from error
+        except duckdb.Error as error:
+            raise EventStoreUnreadable(f"the event store {self.path} cannot be read: {one_line(error)}") from error
+
+    async def _interrupt(self, *jobs: asyncio.Future[Any]) -> None:
+        """Stop the statements of these jobs and wait until they have stopped."""
+        while pending := {job for job in jobs if not job.done()}:
+            for job in pending:  # an interrupt between two statements has no effect, so it is repeated
+                self._jobs[job].interrupt()
+            await asyncio.wait(pending, timeout=0.02)
+        for job in jobs:
+            if not job.cancelled():
+                job.exception()  # read, so that nobody is warned of it
+
+    def _checkpoint(self) -> None:
+        import duckdb
+
+        try:
+            self._require().execute("CHECKPOINT")
+        except duckdb.Error as error:
+            raise EventsNotStored(f"{self.path} was not brought up to date: {one_line(error)}; free space") from error
+
+    def _connect(self) -> None:
+        root = open_file(self.path, self._memory_limit)
+        self._forbidden = forbidden_functions(root)
+        self._root = root
+
+    def _append(self, entries: Sequence[Entry]) -> int:
+        import duckdb
+
+        try:
+            with self._cursor() as cursor:
+                cursor.register("incoming", arrow_table(entries))
+                row = cursor.execute(_INSERT).fetchone()
+            return int(row[0]) if row else 0
+        except (duckdb.DataError, duckdb.IntegrityError) as error:
+            raise InvalidEvents(
+                f"{len(entries)} events were not stored: {one_line(error)}; send them singly"
+            ) from error
+        except duckdb.Error as error:
+            if isinstance(error, duckdb.FatalException):  # DuckDB refuses all further work until the file is reopened
+                self._disconnect(self._require())
+                self._root = None
+                self._connect()
+            raise EventsNotStored(
+                f"{len(entries)} events were not stored in {self.path}: {one_line(error)}; "
+                "free space or mend the disk, the streams keep them until then"
+            ) from error
+
+
+@asynccontextmanager
+async def open_events(path: str | Path, *, memory_limit: str = "512MB") -> AsyncIterator[EventStore]:
+    """The event store of that file while the block runs; see ``EventStore.open``."""
+    store = await EventStore.open(path, memory_limit=memory_limit)
+    try:
+        yield store
+    finally:
+        await store.close()

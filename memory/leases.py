@@ -1,0 +1,151 @@
+"""A worker's hold on one task: every write through it is refused once the hold is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from loguru import logger
+from redis import exceptions
+
+from errors import LuminaError
+
+if TYPE_CHECKING:
+    from memory.task_records import Task
+    from memory.tasks import TaskQueue
+
+RENEW_EVERY_S = 2.0
+"""``hold`` renews so often, or three times a lease when that is shorter: a cancelled task stops within this time."""
+BACKOFF_S = 1.0
+"""Wait after the first failure; it doubles with each one."""
+BACKOFF_MAX_S = 60.0
+MAX_ERROR_CHARS = 4_000
+
+
+class LeaseLost(LuminaError):
+    """The task has gone to another worker (or was sent back, or forgotten); nothing was written."""
+
+
+class TaskCancelled(LuminaError):
+    """Somebody cancelled the task; nothing was written."""
+
+
+class Lease:
+    """The right to run a task, for ``lease_s`` seconds from the last renewal.
+
+    Each call sends the fencing token, which rises with every claim of the task; the server compares it in the same
+    step in which it writes (Kleppmann, "How to do distributed locking", 2016). Each raises ``LeaseLost`` or
+    ``TaskCancelled`` instead of writing, and may be repeated after a broken connection.
+    """
+
+    def __init__(self, queue: TaskQueue, task: Task, worker: str, fence: int) -> None:
+        self.task = task
+        """The task as it was when it was claimed; ``task.attempts`` counts this attempt."""
+        self.worker = worker
+        self.fence = fence
+        """Fencing token; give it to whatever else the task writes to."""
+        self.lease_s = queue.lease_s
+        self._queue = queue
+
+    async def renew(self) -> None:
+        """Say that the worker is alive."""
+        await self._write("renew", self._lease_ms, "")
+
+    async def progress(self, data: Any) -> None:
+        """Keep a JSON value that says how far the task is, in place of the last one; renews the lease too."""
+        await self._write("renew", self._lease_ms, to_json(data))
+
+    async def complete(self, result: Any = None) -> None:
+        """End the task with a JSON value as its result."""
+        await self._write("complete", to_json(result))
+
+    async def fail(self, error: str, *, retry: bool = True) -> None:
+        """Give the task back after a failure.
+
+        It is tried again after ``BACKOFF_S`` · 2^(attempt - 1), with jitter; after the last attempt, or when ``retry``
+        is false because trying again cannot help, it goes to the dead letters.
+        """
+        wait_s = min(BACKOFF_S * 2 ** (self.task.attempts - 1), BACKOFF_MAX_S)
+        delay_ms = int(random.uniform(wait_s / 2, wait_s) * 1000)
+        attempts = self._queue.max_attempts if retry else 0
+        await self._write("fail", to_json(error[:MAX_ERROR_CHARS]), delay_ms, attempts)
+
+    async def release(self) -> None:
+        """Give the task back unharmed, for a worker that stops: at once, and the attempt does not count."""
+        await self._write("release")
+
+    @property
+    def _lease_ms(self) -> int:
+        return int(self.lease_s * 1000)
+
+    async def _write(self, script: str, *values: str | int) -> None:
+        reply: bytes = await self._queue.call(script, self.task.id, self.fence, *values)
+        if reply == b"cancelled":
+            raise TaskCancelled(f"task {self.task.id} was cancelled; {script} by {self.worker} was refused")
+        if reply:
+            raise LeaseLost(
+                f"task {self.task.id} is no longer held by {self.worker} with token {self.fence} "
+                f"({reply.decode()}); {script} was refused"
+            )
+
+
+@contextlib.asynccontextmanager
+async def hold(lease: Lease) -> AsyncIterator[Lease]:
+    """Renew a lease while the body runs, and stop the body when the task is no longer its own.
+
+    Raises:
+        LeaseLost: the lease went to another, or could not be renewed before it ran out; the body was cancelled.
+        TaskCancelled: the task was cancelled, and so was the body.
+    """
+    body = asyncio.current_task()
+    assert body is not None, "hold() needs a running task"
+    cancelling = body.cancelling()
+    reason: LuminaError | None = None
+
+    async def keep() -> None:
+        nonlocal reason
+        interval_s = min(RENEW_EVERY_S, lease.lease_s / 3)
+        renewed = time.monotonic()
+        while True:
+            await asyncio.sleep(interval_s)
+            asked = time.monotonic()
+            try:
+                await asyncio.wait_for(lease.renew(), max(renewed + lease.lease_s - asked, 0.001))
+                renewed = asked
+            except (LeaseLost, TaskCancelled) as error:
+                reason = error
+            except (exceptions.RedisError, OSError, TimeoutError) as error:
+                logger.warning("task {}: lease not renewed: {}", lease.task.id, error)
+                if time.monotonic() - renewed >= lease.lease_s:
+                    reason = LeaseLost(f"task {lease.task.id}: no renewal for {lease.lease_s:.0f} s: {error}")
+            if reason is not None:
+                body.cancel()
+                return
+
+    keeper = asyncio.create_task(keep())
+    try:
+        try:
+            yield lease
+        finally:
+            keeper.cancel()
+            await asyncio.wait({keeper})
+    except asyncio.CancelledError:
+        # Ours only if nobody else cancelled the task as well (the rule of asyncio.timeout).
+        if reason is None or body.uncancel() > cancelling:
+            raise
+        raise reason from None
+
+
+def to_json(value: Any) -> str:
+    """Compact JSON.
+
+    Raises:
+        ValueError: NaN or infinity.
+        TypeError: not a JSON value.
+    """
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)

@@ -1,0 +1,145 @@
+"""What has been read: the pages of every owner, how far they are indexed, and what each crawl covered.
+
+The facts behind the goals «crawled», «searchable» and «embedded» come from here. A passage's progress is one bit, set
+under the page's revision, so that a redelivered passage changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from typing import Any
+
+from redis.asyncio import Redis
+
+from memory import keys
+from memory.passages import Passage, passage_id
+from memory.streams import now_ms
+
+TEXT, DENSE = "text", "dense"
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """The extent of a finished crawl."""
+
+    topic: str
+    titles: list[str]
+    """Canonical titles of the pages read, in the order read; the first is the topic's own page."""
+    hops: int
+    max_nodes: int
+    exhausted: bool
+    """Whether everything within ``hops`` was read, so that a larger ``max_nodes`` would add nothing."""
+    ts: int = 0
+    """When it ended, in milliseconds since the epoch."""
+
+    def includes(self, hops: int, max_nodes: int) -> bool:
+        """Whether a crawl of this extent would find nothing that is not there."""
+        same_reach = self.hops >= hops if not self.exhausted else self.hops == hops
+        return same_reach and (self.exhausted or self.max_nodes >= max_nodes)
+
+
+@dataclass(frozen=True, slots=True)
+class IndexProgress:
+    """How far some pages are indexed."""
+
+    pages: int
+    passages: int
+    indexed: int
+    """Passages whose text can be searched."""
+    embedded: int
+    """Passages that have a dense vector."""
+
+
+class Library:
+    """Page records, index progress and crawl coverage, in Redis."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def expect(self, passages: Sequence[Passage]) -> None:
+        """Record pages whose passages are about to be sent for indexing."""
+        pipe = self._redis.pipeline(transaction=False)
+        for (owner, source, title, revision), group in _by_page(passages):
+            count = sum(1 for _ in group)
+            pipe.hset(keys.page(owner, source, title), mapping={"revision": revision, "passages": count})
+        await pipe.execute()
+
+    async def indexed(self, passages: Sequence[Passage]) -> None:
+        """Mark passages as searchable."""
+        await self._mark(passages, TEXT)
+
+    async def embedded(self, passages: Sequence[Passage]) -> None:
+        """Mark passages as having a dense vector."""
+        await self._mark(passages, DENSE)
+
+    async def _mark(self, passages: Sequence[Passage], phase: str) -> None:
+        pipe = self._redis.pipeline(transaction=False)
+        for passage in passages:
+            key = keys.page_bits(passage.owner, passage.source, passage.title, passage.revision, phase)
+            pipe.setbit(key, passage.index, 1)
+        await pipe.execute()
+
+    async def progress(self, owner: str, source: str, titles: Sequence[str]) -> IndexProgress:
+        """How far the current revisions of these pages are indexed. Unknown titles count for nothing."""
+        pipe = self._redis.pipeline(transaction=False)
+        for title in titles:
+            pipe.hmget(keys.page(owner, source, title), "revision", "passages")
+        known = [
+            (title, revision.decode(), int(count))
+            for title, (revision, count) in zip(titles, await pipe.execute(), strict=True)
+            if revision is not None
+        ]
+        pipe = self._redis.pipeline(transaction=False)
+        for title, revision, _ in known:
+            for phase in (TEXT, DENSE):
+                pipe.bitcount(keys.page_bits(owner, source, title, revision, phase))
+        bits = await pipe.execute()
+        return IndexProgress(
+            pages=len(known),
+            passages=sum(count for _, _, count in known),
+            indexed=sum(min(bits[2 * i], count) for i, (_, _, count) in enumerate(known)),
+            embedded=sum(min(bits[2 * i + 1], count) for i, (_, _, count) in enumerate(known)),
+        )
+
+    async def cover(self, owner: str, source: str, coverage: Coverage) -> None:
+        """Record a finished crawl."""
+        stamped = {**asdict(coverage), "ts": now_ms()}
+        await self._redis.hset(keys.coverage(owner, source), coverage.topic, json.dumps(stamped))
+
+    async def coverage(self, owner: str, source: str, topic: str) -> Coverage | None:
+        """What the latest crawl from ``topic`` covered."""
+        raw = await self._redis.hget(keys.coverage(owner, source), topic)
+        return Coverage(**json.loads(raw)) if raw is not None else None
+
+    async def save_summary(self, owner: str, source: str, topic: str, summary: dict[str, Any]) -> None:
+        """Keep the summary of a topic, with the revision it rests on."""
+        await self._redis.hset(keys.summaries(owner, source), topic, json.dumps(summary))
+
+    async def summary(self, owner: str, source: str, topic: str) -> dict[str, Any] | None:
+        """The kept summary of a topic."""
+        raw = await self._redis.hget(keys.summaries(owner, source), topic)
+        found: dict[str, Any] | None = json.loads(raw) if raw is not None else None
+        return found
+
+    async def revision(self, owner: str, source: str, title: str) -> str | None:
+        """The revision of a page that was last sent for indexing."""
+        raw = await self._redis.hget(keys.page(owner, source, title), "revision")
+        return raw.decode() if isinstance(raw, bytes) else raw
+
+    async def passage_ids(self, owner: str, source: str, title: str) -> list[str]:
+        """Point ids of the passages of a page's latest revision, in order; none when it was never read."""
+        revision, count = await self._redis.hmget(keys.page(owner, source, title), "revision", "passages")
+        if revision is None or count is None:
+            return []
+        text = revision.decode() if isinstance(revision, bytes) else revision
+        return [passage_id(owner, source, title, text, index) for index in range(int(count))]
+
+
+def _by_page(passages: Iterable[Passage]) -> Iterable[tuple[tuple[str, str, str, str], Iterable[Passage]]]:
+    def page(passage: Passage) -> tuple[str, str, str, str]:
+        return passage.owner, passage.source, passage.title, passage.revision
+
+    return groupby(sorted(passages, key=page), key=page)

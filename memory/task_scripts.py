@@ -1,0 +1,325 @@
+"""The Lua scripts of the task queue. All run on Redis 6.2 and on a cluster: every key lies in the slot of ``tasks/v1``.
+
+KEYS of each: the task stream, the stream for events, the stream for dead letters. The keys of single tasks are made
+from the first, inside its hash tag. Times are the server's own.
+"""
+
+_COMMON = """
+local TASKS, EVENTS, DEAD, GROUP = KEYS[1], KEYS[2], KEYS[3], 'workers'
+local root = '{' .. TASKS .. '}:'
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+local function text(number) return string.format('%.0f', number) end
+local function task(id) return root .. 'task:' .. id end
+
+-- One event about a task. extra: JSON members, already encoded.
+local function emit(stream, type, id, extra)
+  local f = redis.call('HMGET', task(id), 'kind', 'owner', 'attempts', 'worker')
+  local data = cjson.encode({kind = f[1], owner = f[2], attempts = tonumber(f[3])})
+  if extra then data = string.sub(data, 1, -2) .. ',' .. extra .. '}' end
+  return redis.call('XADD', stream, '*', 'type', type, 'ts', text(now), 'agent', f[4] or '', 'task_id', id,
+    'data', data)
+end
+
+local function move(id, status)
+  local f = redis.call('HMGET', task(id), 'status', 'seq')
+  if f[1] then redis.call('ZREM', root .. 'status:' .. f[1], id) end
+  redis.call('ZADD', root .. 'status:' .. status, f[2], id)
+  redis.call('HSET', task(id), 'status', status, 'updated_ms', text(now))
+end
+
+-- The entry on the task stream is done with; no lease, no place in any line.
+local function settle(id)
+  local entry = redis.call('HGET', task(id), 'entry')
+  if entry then redis.call('XACK', TASKS, GROUP, entry) end
+  redis.call('ZREM', root .. 'leases', id)
+  redis.call('ZREM', root .. 'delayed', id)
+end
+
+local function finish(id, status)
+  settle(id)
+  redis.call('HSET', task(id), 'finished_ms', text(now))
+  redis.call('ZADD', root .. 'finished', text(now), id)
+  move(id, status)
+end
+
+local function requeue(id)
+  settle(id)
+  move(id, 'queued')
+  redis.call('HSET', task(id), 'entry', emit(TASKS, 'task.retry', id))
+end
+
+-- error: encoded JSON string.
+local function bury(id, error)
+  redis.call('HSET', task(id), 'error', error)
+  finish(id, 'dead')
+  emit(EVENTS, 'task.dead', id, '"error":' .. error)
+  emit(DEAD, 'task.dead', id, '"error":' .. error)
+end
+
+-- '' when the caller still holds the task, or else why not.
+local function denied(id, fence)
+  local f = redis.call('HMGET', task(id), 'status', 'fence')
+  if not f[1] then return 'missing' end
+  if f[2] == fence and f[1] == 'running' then return '' end
+  if f[1] == 'cancelled' then return 'cancelled' end
+  if f[2] == fence then return 'done:' .. f[1] end
+  return 'lost'
+end
+"""
+
+SUBMIT = (
+    _COMMON
+    + """
+local id, kind, owner, payload, key, keep_ms = unpack(ARGV)
+if key ~= '' then
+  local known = redis.call('GET', root .. 'idem:' .. key)
+  if known and redis.call('EXISTS', task(known)) == 1 then return {known, 0} end
+end
+local holder = redis.call('HGET', task(id), 'owner')
+if holder then return {holder == owner and id or '', 0} end
+local seq = redis.call('INCR', root .. 'seq')
+redis.call('HSET', task(id), 'id', id, 'kind', kind, 'owner', owner, 'payload', payload, 'attempts', 0, 'fence', 0,
+  'seq', seq, 'created_ms', text(now))
+redis.call('ZADD', root .. 'owner:' .. owner, seq, id)
+redis.call('ZADD', root .. 'all', seq, id)
+if key ~= '' then
+  redis.call('SET', root .. 'idem:' .. key, id, 'PX', keep_ms)
+  redis.call('HSET', task(id), 'idem', key)
+end
+move(id, 'queued')
+redis.call('HSET', task(id), 'entry', emit(TASKS, 'task.submit', id, '"payload":' .. payload))
+return {id, redis.call('XLEN', TASKS)}
+"""
+)
+"""ARGV: id, kind, owner, payload, idempotency digest or '', its life in ms. Returns {id, length of the stream or 0}."""
+
+CLAIM = (
+    _COMMON
+    + """
+local worker, lease_ms, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local mine = {}
+for i = 4, #ARGV do mine[ARGV[i]] = true end
+
+local function give(entry, consumer)
+  redis.call('XCLAIM', TASKS, GROUP, consumer, 0, entry, 'JUSTID')
+end
+local function park(id, side)
+  local f = redis.call('HMGET', task(id), 'kind', 'entry')
+  redis.call(side, root .. 'parked:' .. f[1], id)
+  give(f[2], 'parked')
+end
+local function take(id)
+  redis.call('HINCRBY', task(id), 'attempts', 1)
+  local fence = redis.call('HINCRBY', task(id), 'fence', 1)
+  redis.call('HSET', task(id), 'worker', worker, 'started_ms', text(now))
+  redis.call('ZADD', root .. 'leases', text(now + lease_ms), id)
+  give(redis.call('HGET', task(id), 'entry'), worker)
+  move(id, 'running')
+  emit(EVENTS, 'task.start', id, '"worker":' .. cjson.encode(worker))
+  return {1, fence, redis.call('HGETALL', task(id))}
+end
+
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', root .. 'delayed', '-inf', text(now), 'LIMIT', 0, 100)) do
+  requeue(id)
+end
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', root .. 'leases', '-inf', text(now), 'LIMIT', 0, 100)) do
+  redis.call('ZREM', root .. 'leases', id)
+  redis.call('HINCRBY', task(id), 'fence', 1)
+  local f = redis.call('HMGET', task(id), 'attempts', 'worker')
+  local why = cjson.encode('the lease of ' .. f[2] .. ' ran out in attempt ' .. f[1])
+  emit(EVENTS, 'task.fail', id, '"error":' .. why)
+  if tonumber(f[1]) >= most then
+    bury(id, why)
+  else
+    move(id, 'queued')
+    park(id, 'LPUSH')
+  end
+end
+for kind in pairs(mine) do
+  local id = redis.call('LPOP', root .. 'parked:' .. kind)
+  if id then return take(id) end
+end
+for _ = 1, 100 do
+  local reply = redis.call('XREADGROUP', 'GROUP', GROUP, worker, 'COUNT', 1, 'STREAMS', TASKS, '>')
+  if not reply then
+    local due = 0
+    for _, line in ipairs({'delayed', 'leases'}) do
+      local first = redis.call('ZRANGE', root .. line, 0, 0, 'WITHSCORES')[2]
+      if first and (due == 0 or tonumber(first) < due) then due = tonumber(first) end
+    end
+    local last = '0-0'
+    local info = redis.call('XINFO', 'STREAM', TASKS)
+    for i = 1, #info, 2 do if info[i] == 'last-generated-id' then last = info[i + 1] end end
+    return {0, last, due > 0 and math.max(due - now, 1) or 0}
+  end
+  local entry, fields = reply[1][2][1][1], reply[1][2][1][2]
+  local id
+  for i = 1, #fields, 2 do if fields[i] == 'task_id' then id = fields[i + 1] end end
+  local f = id and redis.call('HMGET', task(id), 'status', 'entry', 'kind') or {false}
+  if not f[1] then
+    -- Somebody else's entry: kept where it can be looked at, out of the way of the others.
+    redis.call('XADD', DEAD, '*', 'type', 'error', 'ts', text(now), 'agent', worker, 'task_id', id or '', 'data',
+      cjson.encode({error = 'an entry without a task', stream = TASKS, id = entry}))
+    redis.call('XACK', TASKS, GROUP, entry)
+  elseif f[1] ~= 'queued' or f[2] ~= entry then
+    redis.call('XACK', TASKS, GROUP, entry)
+  elseif mine[f[3]] then
+    return take(id)
+  else
+    park(id, 'RPUSH')
+  end
+end
+return {0, '', 1}
+"""
+)
+"""ARGV: worker, lease in ms, most attempts, kinds. Returns {1, fence, fields}, or {0, last id, ms until a lease or a
+delay ends (0: there is none)}; an empty last id asks to be called again at once."""
+
+RENEW = (
+    _COMMON
+    + """
+local id, fence, lease_ms, progress = unpack(ARGV)
+local no = denied(id, fence)
+if no ~= '' then return no end
+redis.call('ZADD', root .. 'leases', text(now + tonumber(lease_ms)), id)
+if progress ~= '' then redis.call('HSET', task(id), 'progress', progress, 'updated_ms', text(now)) end
+return ''
+"""
+)
+"""ARGV: id, fence, lease in ms, progress (JSON) or ''. Returns '' or why not."""
+
+COMPLETE = (
+    _COMMON
+    + """
+local id, fence, result = unpack(ARGV)
+local no = denied(id, fence)
+if no == 'done:complete' then return '' end
+if no ~= '' then return no end
+redis.call('HSET', task(id), 'result', result)
+redis.call('HDEL', task(id), 'error')
+finish(id, 'complete')
+local started = tonumber(redis.call('HGET', task(id), 'started_ms'))
+local seconds = string.format('%.3f', (now - started) / 1000)
+emit(EVENTS, 'task.complete', id, '"seconds":' .. seconds .. ',"result":' .. result)
+return ''
+"""
+)
+"""ARGV: id, fence, result (JSON). Returns '' or why not."""
+
+FAIL = (
+    _COMMON
+    + """
+local id, fence, error, delay_ms, most = unpack(ARGV)
+local no = denied(id, fence)
+if no == 'done:retrying' or no == 'done:dead' or no == 'done:queued' then return '' end
+if no ~= '' then return no end
+emit(EVENTS, 'task.fail', id, '"error":' .. error)
+if tonumber(redis.call('HGET', task(id), 'attempts')) >= tonumber(most) then
+  bury(id, error)
+else
+  redis.call('HSET', task(id), 'error', error)
+  settle(id)
+  redis.call('ZADD', root .. 'delayed', text(now + tonumber(delay_ms)), id)
+  move(id, 'retrying')
+end
+return ''
+"""
+)
+"""ARGV: id, fence, error (JSON string), delay in ms, most attempts. Returns '' or why not."""
+
+RELEASE = (
+    _COMMON
+    + """
+local id, fence = unpack(ARGV)
+local no = denied(id, fence)
+if no ~= '' then return no end
+redis.call('HINCRBY', task(id), 'attempts', -1)
+redis.call('HINCRBY', task(id), 'fence', 1)
+requeue(id)
+return ''
+"""
+)
+"""ARGV: id, fence. Gives a running task back as if it had not been claimed. Returns '' or why not."""
+
+CANCEL = (
+    _COMMON
+    + """
+local id = ARGV[1]
+local f = redis.call('HMGET', task(id), 'status', 'kind')
+if not f[1] then return 0 end
+if f[1] == 'queued' or f[1] == 'retrying' or f[1] == 'running' then
+  redis.call('HINCRBY', task(id), 'fence', 1)
+  redis.call('LREM', root .. 'parked:' .. f[2], 0, id)
+  finish(id, 'cancelled')
+  emit(EVENTS, 'task.cancel', id)
+end
+return 1
+"""
+)
+"""ARGV: id. Returns 0 for an unknown task."""
+
+RETRY = (
+    _COMMON
+    + """
+local id = ARGV[1]
+local status = redis.call('HGET', task(id), 'status')
+if not status then return 0 end
+if status == 'dead' or status == 'cancelled' then
+  redis.call('HINCRBY', task(id), 'fence', 1)
+  redis.call('HSET', task(id), 'attempts', 0)
+  redis.call('HDEL', task(id), 'error', 'finished_ms', 'progress')
+  redis.call('ZREM', root .. 'finished', id)
+  requeue(id)
+end
+return 1
+"""
+)
+"""ARGV: id. Returns 0 for an unknown task."""
+
+PRUNE = (
+    _COMMON
+    + """
+local gone = 0
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', root .. 'finished', '-inf', text(now - tonumber(ARGV[1])), 'LIMIT', 0,
+    500)) do
+  local f = redis.call('HMGET', task(id), 'status', 'owner', 'idem')
+  redis.call('ZREM', root .. 'finished', id)
+  if f[1] then
+    redis.call('ZREM', root .. 'status:' .. f[1], id)
+    redis.call('ZREM', root .. 'owner:' .. f[2], id)
+    redis.call('ZREM', root .. 'all', id)
+    if f[3] then redis.call('DEL', root .. 'idem:' .. f[3]) end
+    redis.call('DEL', task(id))
+  end
+  gone = gone + 1
+end
+return gone
+"""
+)
+"""ARGV: age in ms. Forgets up to 500 tasks that ended longer ago. Returns how many."""
+
+RELAY = """
+local last = redis.call('GET', KEYS[2]) or '0-0'
+local function number(id)
+  local ms, seq = string.match(id, '(%d+)-(%d+)')
+  return tonumber(ms), tonumber(seq)
+end
+local lm, ls = number(last)
+local i = 1
+while i <= #ARGV do
+  local id, count = ARGV[i], tonumber(ARGV[i + 1])
+  local ms, seq = number(id)
+  if ms > lm or (ms == lm and seq > ls) then
+    local add = {'XADD', KEYS[1], '*'}
+    for j = i + 2, i + 1 + count do add[#add + 1] = ARGV[j] end
+    redis.call(unpack(add))
+    lm, ls, last = ms, seq, id
+  end
+  i = i + 2 + count
+end
+redis.call('SET', KEYS[2], last)
+return last
+"""
+"""Copy outbox entries to their stream, each once. KEYS: stream, its marker. ARGV: id, number of words, words …; in the
+outbox's order. Returns the marker: everything up to it has arrived."""

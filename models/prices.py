@@ -1,0 +1,72 @@
+"""What a token of a paid model costs: a table that the user may extend."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+NANO_USD = 1_000_000_000
+"""Nano-dollars in a dollar. Money is counted in whole nano-dollars: a cheap token costs about 40 of them, and a
+double in Redis' Lua still holds nine million dollars exactly."""
+
+_DATED = re.compile(r"-(latest|\d{4}-\d{2}-\d{2}|\d{4}|\d{3})$")
+"""Endings that name a release of a model, not another model: ``-latest``, ``-2024-07-18``, ``-2411``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """US dollars per million tokens."""
+
+    input_usd: float
+    output_usd: float
+
+    def cost_nano_usd(self, *, input_tokens: int, output_tokens: int) -> int:
+        """Nano-dollars for one call, rounded up to a whole one."""
+        return -int(-(input_tokens * self.input_usd + output_tokens * self.output_usd) * (NANO_USD // 1_000_000) // 1)
+
+
+FREE = Price(0.0, 0.0)
+CAREFUL = Price(15.0, 75.0)
+"""Assumed for a paid model that no table names: as dear as the dearest common models, so that a budget ends too early
+rather than too late."""
+
+LISTED: Mapping[str, Price] = {
+    "gpt-4o": Price(2.50, 10.00),
+    "gpt-4o-mini": Price(0.15, 0.60),
+    "gpt-4.1": Price(2.00, 8.00),
+    "gpt-4.1-mini": Price(0.40, 1.60),
+    "gpt-4.1-nano": Price(0.10, 0.40),
+    "gpt-5": Price(1.25, 10.00),
+    "gpt-5-mini": Price(0.25, 2.00),
+    "gpt-5-nano": Price(0.05, 0.40),
+    "o3": Price(2.00, 8.00),
+    "o4-mini": Price(1.10, 4.40),
+    "mistral-large": Price(2.00, 6.00),
+    "mistral-medium": Price(0.40, 2.00),
+    "mistral-small": Price(0.20, 0.60),
+    "open-mistral-nemo": Price(0.15, 0.15),
+    "ministral-8b": Price(0.10, 0.10),
+    "ministral-3b": Price(0.04, 0.04),
+    "codestral": Price(0.30, 0.90),
+}
+"""List prices as their vendors once published them; where a price fell, the higher one stays. Prices move: whoever
+pays should pass their own."""
+
+
+class PriceTable:
+    """Finds the price of a model; the user's entries go before the listed ones."""
+
+    def __init__(self, extra: Mapping[str, Price] | None = None, *, unknown: Price = CAREFUL) -> None:
+        self._own = dict(extra or {})
+        self._prices = {**LISTED, **self._own}
+        self._unknown = unknown
+
+    def names(self, model_id: str) -> bool:
+        """Whether the user gave this very model a price: then it is paid, wherever it runs."""
+        return model_id in self._own
+
+    def __getitem__(self, model_id: str) -> Price:
+        """The price of a paid model; the careful default where the table does not name it."""
+        return self._find(model_id) or self._unknown
+
+    def _find(self, model_id: str) -> Price | None:
+        return self._prices.get(model_id) or self._prices.get(_DATED.sub("", model_id))

@@ -1,0 +1,310 @@
+"""The places that answer a chat: each builds its LangChain model on first use, and says whether it is up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit
+
+import httpx
+from langchain_core.language_models import BaseChatModel
+
+from errors import LuminaError
+
+if TYPE_CHECKING:
+    from models.chat import ChatConfig
+    from models.embedded import Address, EmbeddedServer
+
+_IDLE_S = 4.0
+"""Idle connections are closed after this: llama.cpp closes its end after five seconds."""
+
+
+class ProviderDown(LuminaError):
+    """A health check found a provider that does not answer, or not as it should."""
+
+
+class Provider(ABC):
+    """One place that answers; ``paid`` ones are put on the budget.
+
+    Args:
+        model_id: the model, as the provider names it.
+        where: its address, for messages.
+        paid: whether a call costs money.
+    """
+
+    name: ClassVar[str]
+    remedy: ClassVar[str]
+    """What a user can do when it does not answer."""
+
+    def __init__(self, *, model_id: str, where: str, paid: bool = False) -> None:
+        self.model_id = model_id
+        self.where = where
+        self.paid = paid
+        self.resting_until_s = 0.0
+        """On the monotonic clock: after a failure, others are asked first until then."""
+        self.failures: tuple[type[Exception], ...] = (OSError, ImportError, ValueError, LuminaError, httpx.HTTPError)
+        """What being down looks like; the provider's own errors are added when its library is loaded."""
+        self._lock = asyncio.Lock()
+        self._exits = contextlib.AsyncExitStack()
+        self._model: BaseChatModel | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.model_id} at {self.where})"
+
+    async def prepare(self, arguments: dict[str, Any]) -> tuple[BaseChatModel, dict[str, Any]]:
+        """The model, built once, and the call's arguments in its own terms."""
+        async with self._lock:
+            if self._model is None:
+                # The vendor's library takes a second to import.
+                self._model = await asyncio.to_thread(self._build)
+        return self._model, arguments
+
+    @abstractmethod
+    def _build(self) -> BaseChatModel:
+        """Import the library and make the model; runs in a thread."""
+
+    @abstractmethod
+    async def check(self, http: httpx.AsyncClient) -> None:
+        """Raise one of ``failures`` when it cannot answer now; costs nothing."""
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._exits.aclose()
+
+
+class Given(Provider):
+    """A model that somebody else made, for example a scripted one in a test."""
+
+    name = "given"
+    remedy = "look at the model that was passed in"
+
+    def __init__(self, model: BaseChatModel, *, name: str | None = None, paid: bool = False) -> None:
+        super().__init__(model_id=name or model.get_name(), where="this process", paid=paid)
+        self._model = model
+
+    def _build(self) -> BaseChatModel:
+        raise AssertionError("a given model is never built")
+
+    async def check(self, http: httpx.AsyncClient) -> None:
+        """Nothing to check."""
+
+
+class Ollama(Provider):
+    """An Ollama server."""
+
+    name = "ollama"
+    remedy = "start Ollama or correct OLLAMA_URL and OLLAMA_MODEL"
+
+    def __init__(self, config: ChatConfig) -> None:
+        super().__init__(model_id=config.ollama_model, where=str(config.ollama_url).rstrip("/"))
+        self._config = config
+
+    def _build(self) -> BaseChatModel:
+        import ollama
+        from langchain_ollama import ChatOllama
+
+        self.failures = (*self.failures, ollama.ResponseError, ollama.RequestError)
+        model = ChatOllama(
+            model=self.model_id,
+            base_url=self.where,
+            temperature=self._config.temperature,
+            async_client_kwargs={
+                "timeout": self._config.timeout,
+                "limits": httpx.Limits(keepalive_expiry=_IDLE_S),
+                "trust_env": not is_local(self.where),
+            },
+        )
+        # The library offers no way to close its connections, nor to pass in its client.
+        self._exits.push_async_callback(model._async_client._client.aclose)
+        return model
+
+    async def prepare(self, arguments: dict[str, Any]) -> tuple[BaseChatModel, dict[str, Any]]:
+        """Ollama's options are fields of the model, not arguments of a call."""
+        model, _ = await super().prepare({})
+        rest = {key: value for key, value in arguments.items() if key not in ("tool_choice", "strict")}
+        fields = {"num_predict": rest.pop("max_tokens", None), "temperature": rest.pop("temperature", None)}
+        return model.model_copy(update={key: value for key, value in fields.items() if value is not None}), rest
+
+    async def check(self, http: httpx.AsyncClient) -> None:
+        """Asks which models are there (``GET /api/tags``)."""
+        response = (await http.get(f"{self.where}/api/tags")).raise_for_status()
+        names = {str(model.get("name")) for model in response.json().get("models", [])}
+        if self.model_id not in names and f"{self.model_id}:latest" not in names:
+            raise ProviderDown(f"Ollama at {self.where} has no model {self.model_id}; run: ollama pull {self.model_id}")
+
+
+class Mistral(Provider):
+    """Mistral's API."""
+
+    name = "mistral"
+    remedy = "check MISTRAL_API_KEY and MISTRAL_MODEL"
+
+    def __init__(self, config: ChatConfig) -> None:
+        super().__init__(model_id=config.mistral_model, where=config.mistral_base_url.rstrip("/"), paid=True)
+        self._config = config
+
+    def _build(self) -> BaseChatModel:
+        from langchain_mistralai import ChatMistralAI
+
+        client = httpx.AsyncClient(
+            base_url=self.where,
+            headers={"Accept": "application/json", **self._authorization()},
+            timeout=self._config.timeout,
+            limits=httpx.Limits(keepalive_expiry=_IDLE_S),
+        )
+        self._exits.push_async_callback(client.aclose)
+        return ChatMistralAI(
+            model_name=self.model_id,
+            api_key=self._config.mistral_api_key,
+            base_url=self.where,
+            temperature=self._config.temperature,
+            max_retries=1,  # the next provider is the retry
+            async_client=client,
+        )
+
+    async def check(self, http: httpx.AsyncClient) -> None:
+        """Asks for the list of models, which needs a valid key."""
+        (await http.get(f"{self.where}/models", headers=self._authorization())).raise_for_status()
+
+    def _authorization(self) -> dict[str, str]:
+        key = self._config.mistral_api_key
+        return {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
+
+
+def _openai_model(
+    *,
+    url: str | None,
+    key: str,
+    model_id: str,
+    config: ChatConfig,
+    read_timeout_s: float,
+    exits: contextlib.AsyncExitStack,
+) -> BaseChatModel:
+    """A model over OpenAI's protocol; its own servers take ``max_completion_tokens``, others ``max_tokens``."""
+    import httpx2
+    import openai
+    from langchain_openai import ChatOpenAI
+    from langchain_openai.chat_models.base import BaseChatOpenAI
+
+    timeout = httpx2.Timeout(read_timeout_s, connect=config.connect_timeout_s)
+    # Environment proxies are for hosts outside, never for this machine.
+    client = openai.DefaultAsyncHttpxClient(
+        timeout=timeout, limits=httpx2.Limits(keepalive_expiry=_IDLE_S), trust_env=not (url and is_local(url))
+    )
+    exits.push_async_callback(client.aclose)
+    return (BaseChatOpenAI if url else ChatOpenAI)(
+        model=model_id,
+        base_url=url,
+        api_key=key,
+        temperature=config.temperature,
+        stream_usage=True,
+        timeout=timeout,
+        stream_chunk_timeout=read_timeout_s,
+        max_retries=0,  # the next provider is the retry
+        http_async_client=client,
+    )
+
+
+def _openai_failures() -> tuple[type[Exception], ...]:
+    import httpx2
+    import openai
+
+    return (openai.OpenAIError, httpx2.HTTPError)
+
+
+class OpenAICompatible(Provider):
+    """OpenAI, or any server that speaks its chat completions protocol."""
+
+    name = "openai"
+    remedy = "check OPENAI_API_KEY and OPENAI_BASE_URL"
+
+    def __init__(self, config: ChatConfig, *, paid: bool) -> None:
+        url = (config.openai_base_url or "https://api.openai.com/v1").rstrip("/")
+        super().__init__(model_id=config.openai_model, where=url, paid=paid)
+        self._config = config
+        self._key = config.openai_api_key.get_secret_value() if config.openai_api_key else "none"
+
+    def _build(self) -> BaseChatModel:
+        self.failures = (*self.failures, *_openai_failures())
+        return _openai_model(
+            url=self.where if self._config.openai_base_url else None,
+            key=self._key,
+            model_id=self.model_id,
+            config=self._config,
+            read_timeout_s=self._config.read_timeout_s,
+            exits=self._exits,
+        )
+
+    async def check(self, http: httpx.AsyncClient) -> None:
+        """Asks for the list of models, which needs a valid key."""
+        response = await http.get(f"{self.where}/models", headers={"Authorization": f"Bearer {self._key}"})
+        response.raise_for_status()
+
+
+class Embedded(Provider):
+    """llama.cpp in a child process of our own."""
+
+    name = "embedded"
+    remedy = "look into the embedded model's log, or set OLLAMA_URL"
+
+    def __init__(self, server: EmbeddedServer, config: ChatConfig) -> None:
+        super().__init__(model_id=server.model_id, where="a child process")
+        self.server = server
+        self._config = config
+        self._address: Address | None = None
+
+    async def prepare(self, arguments: dict[str, Any]) -> tuple[BaseChatModel, dict[str, Any]]:
+        """Starts the child, or starts it again; a new child has a new address and so a new model."""
+        address = await self.server.address()
+        async with self._lock:
+            if self._model is None or address != self._address:
+                self._address = address
+                self._model = await asyncio.to_thread(self._build)
+        return self._model, arguments
+
+    def _build(self) -> BaseChatModel:
+        address = self._address
+        if address is None:
+            raise AssertionError("prepare() sets the address first")
+        self.failures = (*self.failures, *_openai_failures())
+        return _openai_model(
+            url=f"{address.url}/v1",
+            key=address.key,
+            model_id=self.model_id,
+            config=self._config,
+            read_timeout_s=self._config.embedded_read_timeout_s,
+            exits=self._exits,
+        )
+
+    async def check(self, http: httpx.AsyncClient) -> None:
+        """Asks a running child; one that waits for its first call is well."""
+        if self.server.pid is not None and self._address is not None:
+            (await http.get(f"{self._address.url}/health")).raise_for_status()
+
+    async def close(self) -> None:
+        """End the child and close the connections to it."""
+        await self.server.stop()
+        await super().close()
+
+
+def is_local(url: str) -> bool:
+    """Whether a URL points to this machine or into a private network, where models cost nothing."""
+    host = urlsplit(url).hostname or ""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost" or "." not in host or host.endswith((".localhost", ".local", ".internal"))
+    return address.is_private or address.is_loopback
+
+
+@contextlib.asynccontextmanager
+async def closing_all(providers: list[Provider]) -> AsyncIterator[None]:
+    """Close every provider at the end, even when one of them fails to."""
+    async with contextlib.AsyncExitStack() as stack:
+        for provider in providers:
+            stack.push_async_callback(provider.close)
+        yield

@@ -1,0 +1,209 @@
+"""Opens every service that Lumina runs on, once, in order, and closes them in the other."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from loguru import logger
+from redis.asyncio import Redis
+
+from agents.context import Context
+from agents.spec import discover
+from graphs.goals import load_goals
+from graphs.masterchat import build_masterchat
+from graphs.runs import Runner
+from memory import keys
+from memory.checkpoints import RedisSaver
+from memory.consumers import Consumer
+from memory.conversations import Conversations
+from memory.events import EventStore, open_events
+from memory.graph import GraphStore
+from memory.indexer import Indexer
+from memory.library import Library
+from memory.message_index import VectorMessageIndex
+from memory.redis_server import open_redis
+from memory.streams import Delivered, Streams
+from memory.vectors import VectorStore, open_vectors
+from models.budget import Budget
+from models.chat import ChatConfig, open_chat
+from models.embeddings import Embedder
+from models.prices import PriceTable
+from settings import Settings
+from tools.recall import Recall
+from tools.wikipedia.opening import open_source
+
+CHECKPOINT_TTL_S = 7 * 24 * 3600
+"""How long the checkpoints of a task are kept after its last step."""
+
+DRAIN_S = 2.0
+"""How long background work may take to finish what it has begun, when everything is closed."""
+
+INGEST_BATCH = 5_000
+"""Events that DuckDB takes in at once: it likes large batches."""
+
+INGESTED = (keys.GRAPH_STREAM, keys.TASKS_STREAM, keys.PLANNER_STREAM)
+"""Streams that the event store takes in."""
+
+
+@asynccontextmanager
+async def open_runner(settings: Settings, *, owns_files: bool = True) -> AsyncIterator[Runner]:
+    """The graph on open services.
+
+    Args:
+        settings: Which services, and where.
+        owns_files: Open the DuckDB file and the vectors' folder, and do the background work that belongs to them
+            (taking in events, indexing passages). False in a worker beside a server.
+
+    Raises:
+        LuminaError: one line on what is wrong, before anything was started where that can be known.
+    """
+    registry = discover()
+    goals = load_goals(settings.goal_file, agents=registry.achievable())
+    async with AsyncExitStack() as stack:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        source = await stack.enter_async_context(
+            open_source(await _wiki_source(settings), contact=settings.wiki_contact)
+        )
+        url = settings.redis_url.get_secret_value() if settings.redis_url else None
+        redis = await stack.enter_async_context(open_redis(url, settings.data_dir))
+        streams = Streams(redis)
+        await streams.setup()
+        embedder = Embedder(settings.embedding_model, redis=redis, cache_size=settings.embedding_cache_size)
+        stack.push_async_callback(embedder.close)
+        budget = Budget(redis, limit_usd=settings.llm_budget_usd, prices=PriceTable())
+        chat = await stack.enter_async_context(open_chat(_chat_config(settings), budget=budget))
+        library = Library(redis)
+        events = await stack.enter_async_context(_events(settings)) if owns_files else None
+        vectors, messages = await _open_vectors(stack, settings, embedder, owns_files)
+        context = Context(
+            redis=redis,
+            streams=streams,
+            checkpoints=RedisSaver(redis, ttl_s=CHECKPOINT_TTL_S),
+            library=library,
+            graph=GraphStore(redis, streams),
+            conversations=Conversations(redis, VectorMessageIndex(messages, embedder) if messages else None),
+            source=source,
+            chat=chat,
+            embedder=embedder,
+            budget=budget,
+            vectors=vectors,
+            recall=Recall(vectors, embedder) if vectors else None,
+            events=events,
+        )
+        jobs = _ingest_jobs(redis, events) if events else {}
+        if vectors and owns_files:
+            jobs |= _index_jobs(redis, Indexer(vectors, embedder, library))
+        await stack.enter_async_context(_background(jobs))
+        graph = build_masterchat(registry, goals, checkpoints=context.checkpoints)
+        yield Runner(graph, goals, context, registry)
+
+
+async def _wiki_source(settings: Settings) -> str:
+    """The configured encyclopaedia, or the sample, built when it is not there."""
+    if settings.wiki_source:
+        return settings.wiki_source
+    from tools.encyclopaedia import ensure_sample  # needs libzim, and only here
+
+    return str(await asyncio.to_thread(ensure_sample, settings.data_dir / "sample.zim"))
+
+
+@asynccontextmanager
+async def _events(settings: Settings) -> AsyncIterator[EventStore]:
+    async with open_events(settings.data_dir / "events.duckdb") as events:
+        yield events
+
+
+async def _open_vectors(
+    stack: AsyncExitStack, settings: Settings, embedder: Embedder, owns_files: bool
+) -> tuple[VectorStore | None, VectorStore | None]:
+    """The passages and the messages; none in a process that neither owns the folder nor has a server."""
+    if not owns_files and settings.qdrant_url is None:
+        return None, None
+    dimensions = await embedder.find_dimensions()
+    indexes = {"passages": ("owner", "source", "title", "revision"), "messages": ("owner", "conversation_id")}
+    opened = [
+        await stack.enter_async_context(
+            open_vectors(
+                settings.qdrant_url,
+                settings.data_dir / "vectors",
+                collection=name,
+                dimensions=dimensions,
+                model=embedder.model_name,
+                payload_indexes=payload_indexes,
+            )
+        )
+        for name, payload_indexes in indexes.items()
+    ]
+    return opened[0], opened[1]
+
+
+def _chat_config(settings: Settings) -> ChatConfig:
+    return ChatConfig(
+        provider=settings.llm_provider,
+        ollama_url=settings.ollama_url,
+        ollama_model=settings.ollama_model,
+        mistral_api_key=settings.mistral_api_key,
+        mistral_model=settings.mistral_model,
+        openai_api_key=settings.openai_api_key,
+        openai_base_url=settings.openai_base_url,
+        openai_model=settings.openai_model,
+        temperature=settings.llm_temp,
+        data_dir=settings.data_dir,
+    )
+
+
+Job = Callable[[asyncio.Event], Awaitable[None]]
+"""Runs until the event is set, then finishes what it has begun."""
+
+
+def _ingest_jobs(redis: Redis, events: EventStore) -> dict[str, Job]:
+    jobs = {
+        f"ingest {stream}": Consumer(redis, stream, "masterchat", "mc", events.ingester(stream), batch=INGEST_BATCH).run
+        for stream in INGESTED
+    }
+    return {**jobs, "planner log": Consumer(redis, keys.PLANNER_STREAM, "ui", "frontend", _seen).run}
+
+
+async def _seen(delivered: Sequence[Delivered]) -> None:
+    """Viewers follow the planner's log without a group; this member lets the stream be trimmed behind them."""
+
+
+def _index_jobs(redis: Redis, indexer: Indexer) -> dict[str, Job]:
+    async def take(delivered: Sequence[Delivered]) -> None:
+        await indexer.handle(delivered)
+
+    taking = Consumer(redis, keys.PASSAGES_STREAM, "indexer", "indexer-1", take, batch=16)
+    return {"index": taking.run, "embed": indexer.run_embedding}
+
+
+@asynccontextmanager
+async def _background(jobs: Mapping[str, Job]) -> AsyncIterator[None]:
+    """Run jobs until the block ends; one that breaks is logged with its name and does not end the others."""
+    stop = asyncio.Event()
+    tasks = [asyncio.create_task(_guard(name, job, stop), name=name) for name, job in jobs.items()]
+    try:
+        yield
+    finally:
+        stop.set()
+        await _drain(tasks)
+
+
+async def _guard(name: str, job: Job, stop: asyncio.Event) -> None:
+    try:
+        await job(stop)
+    except Exception as error:  # this is the outermost frame of a background job
+        logger.opt(exception=error).error("the background job «{}» broke", name)
+
+
+async def _drain(tasks: Sequence[asyncio.Task[None]]) -> None:
+    if not tasks:
+        return
+    _, late = await asyncio.wait(tasks, timeout=DRAIN_S)
+    for task in late:
+        task.cancel()
+    for task in late:
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

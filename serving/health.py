@@ -1,0 +1,73 @@
+"""``GET /health``: every service by name, looked at for real."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any
+
+from fastapi import APIRouter
+from redis.exceptions import RedisError
+
+from agents.context import Context
+from errors import LuminaError
+from memory.redis_server import check_redis
+from serving.dependencies import OpenRunner
+
+router = APIRouter(tags=["health"])
+
+CHECK_TIMEOUT_S = 3.0
+"""A service that takes longer to say that it is well counts as down."""
+
+
+@router.get("/health")
+async def health(runner: OpenRunner) -> dict[str, Any]:
+    """``ok`` for each service, or why not; ``status`` is ``degraded`` when one is down."""
+    return await look_at(runner.context)
+
+
+async def look_at(context: Context) -> dict[str, Any]:
+    """The body of ``GET /health``."""
+    names = ("redis", "qdrant", "duckdb", "llm")
+    found = await asyncio.gather(
+        _look(check_redis(context.redis)), _look(_vectors(context)), _look(_events(context)), _look(_llm(context))
+    )
+    states = {name: state for name, (state, _) in zip(names, found, strict=True)}
+    details = {name: detail for name, (_, detail) in zip(names, found, strict=True)}
+    well = all(state == "ok" for state in states.values())
+    return {
+        **states,
+        "status": "ok" if well else "degraded",
+        "details": {**details, "source": context.source.name},
+    }
+
+
+async def _look(check: Awaitable[dict[str, Any]]) -> tuple[str, dict[str, Any]]:
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            return "ok", await check
+    except TimeoutError:
+        return f"no answer within {CHECK_TIMEOUT_S:g} s", {}
+    except (LuminaError, RedisError, OSError) as error:
+        return str(error), {}
+
+
+async def _vectors(context: Context) -> dict[str, Any]:
+    if context.vectors is None:
+        return {"note": "not opened in this process"}
+    return {
+        "passages": await context.vectors.count(),
+        "embedded": await context.vectors.count(embedded=True),
+        "model": context.embedder.model_name,
+    }
+
+
+async def _events(context: Context) -> dict[str, Any]:
+    if context.events is None:
+        return {"note": "not opened in this process"}
+    result = await context.events.query("SELECT count(*) FROM events")
+    return {"events": result.rows[0][0]}
+
+
+async def _llm(context: Context) -> dict[str, Any]:
+    return dict(await context.chat.check())

@@ -1,0 +1,173 @@
+"""Everything that the environment may set, read once.
+
+A request beats the environment, the environment beats ``.env``, ``.env`` beats the defaults here. Only entry points
+read this module; everything below them takes plain arguments.
+"""
+
+from __future__ import annotations
+
+import getpass
+import re
+import socket
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from errors import LuminaError
+
+ROOT = Path(__file__).resolve().parent
+"""Folder of the checkout, where ``goal_lattice.yml`` and the sample encyclopaedia lie."""
+
+DEFAULT_OWNER = "local"
+"""Whose conversations, tasks and passages they are when no API keys are set."""
+
+
+class InvalidSettings(LuminaError):
+    """An environment variable has a value that is not accepted."""
+
+
+class Settings(BaseSettings):
+    """The whole configuration. Variables are the field names in capitals; an empty variable counts as unset."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=False
+    )
+
+    data_dir: Path = Path(".lumina")
+    """Folder of everything that the embedded engines keep."""
+    goal_file: Path = ROOT / "goal_lattice.yml"
+    """The goal lattice."""
+    wiki_source: str | None = None
+    """URL of a MediaWiki's api.php, or path of a ``.zim`` file; unset: the sample encyclopaedia."""
+    wiki_contact: str = Field(default_factory=lambda: f"{getpass.getuser()}@{socket.gethostname()}")
+    """How a wiki's operators reach whoever runs this crawler; part of the User-Agent."""
+
+    redis_url: SecretStr | None = None
+    """``redis://``, ``rediss://`` or ``unix://``; unset: an embedded server under DATA_DIR."""
+    qdrant_url: str | None = None
+    """URL of a Qdrant server; unset: Qdrant's engine inside this process, under DATA_DIR."""
+
+    llm_provider: Literal["auto", "ollama", "mistral", "openai", "embedded"] = "auto"
+    """Which chat model answers; ``auto`` takes the first that is configured, then the embedded one."""
+    llm_temp: float = Field(default=0.2, ge=0, le=2)
+    """Temperature of the chat model."""
+    llm_budget_usd: float = Field(default=1.0, ge=0)
+    """What one run may spend on paid models, in US dollars."""
+    ollama_url: str | None = None
+    ollama_model: str = "llama3.2"
+    mistral_api_key: SecretStr | None = None
+    mistral_model: str = "mistral-small-latest"
+    openai_api_key: SecretStr | None = None
+    openai_base_url: str | None = None
+    openai_model: str = "gpt-4o-mini"
+    embedding_model: str = "all-MiniLM-L6-v2"
+    """The packaged all-MiniLM-L6-v2, ``nomic-ai/nomic-embed-text-v1``, or any sentence-transformers name or folder."""
+    embedding_cache_size: int = Field(default=10_000, ge=0)
+    """Vectors kept in memory, in front of the 24 hours in Redis."""
+
+    crawl_rate_limit: int = 5
+    """Crawls that one owner may start a minute."""
+    summarise_rate_limit: int = 10
+    qa_rate_limit: int = 20
+
+    plan_cron: str = "*/15 * * * *"
+    """When the standing goals are looked at (five cron fields)."""
+    lumina_api_keys: SecretStr | None = None
+    """``key`` or ``owner:key``, several separated by commas; unset: loopback only."""
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Origins that a browser may call from, separated by commas."""
+    ws_port: int = Field(default=8100, ge=1, le=65535)
+    """Port of the event mux when it runs alone."""
+    enable_kafka: bool = False
+    kafka_bootstrap_servers: str = "127.0.0.1:9092"
+    log_format: Literal["text", "json"] = "text"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @field_validator("crawl_rate_limit", "summarise_rate_limit", "qa_rate_limit", mode="before")
+    @classmethod
+    def _per_minute(cls, value: Any) -> Any:
+        match = re.fullmatch(r"\s*(\d+)\s*(?:/\s*(?:m|min|minute))?\s*", str(value))
+        if not match or int(match[1]) < 1:
+            raise ValueError("accepted: a whole number of at least 1, such as 5 or 5/minute")
+        return int(match[1])
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _origins(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_scheme(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and not re.match(r"(redis|rediss|unix|valkey|valkeys)://", value.get_secret_value()):
+            raise ValueError("accepted: redis://host:port/0, rediss://…, unix:///path")
+        return value
+
+    @field_validator("qdrant_url", "ollama_url", "openai_base_url")
+    @classmethod
+    def _http_url(cls, value: str | None) -> str | None:
+        if value and not re.match(r"https?://[^/\s]+", value):
+            raise ValueError("accepted: an address such as http://host:port")
+        return value.rstrip("/") if value else None
+
+    @field_validator("plan_cron")
+    @classmethod
+    def _cron(cls, value: str) -> str:
+        if len(value.split()) != 5:
+            raise ValueError("accepted: five cron fields, such as */15 * * * *")
+        return value
+
+    @field_validator("data_dir", "goal_file")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().resolve()
+
+    @model_validator(mode="after")
+    def _provider_is_configured(self) -> Self:
+        needs = {"ollama": "ollama_url", "mistral": "mistral_api_key", "openai": "openai_api_key"}
+        name = needs.get(self.llm_provider)
+        if name and getattr(self, name) is None and not (name == "openai_api_key" and self.openai_base_url):
+            raise ValueError(f"LLM_PROVIDER={self.llm_provider} needs {name.upper()} to be set")
+        return self
+
+    def api_keys(self) -> dict[str, str]:
+        """Key → the owner it stands for; empty when no keys are set."""
+        text = self.lumina_api_keys.get_secret_value() if self.lumina_api_keys else ""
+        pairs = [part.strip() for part in text.split(",") if part.strip()]
+        named = [pair.split(":", 1) if ":" in pair else [DEFAULT_OWNER, pair] for pair in pairs]
+        return {key: owner for owner, key in named}
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the environment and ``.env``; ``overrides`` (for example from the command line) win, ``None`` is ignored.
+
+    Raises:
+        InvalidSettings: one line that names the variable, its value and what is accepted.
+    """
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        raise InvalidSettings("; ".join(_explain(problem) for problem in error.errors())) from None
+
+
+def _explain(problem: Any) -> str:
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if not problem["loc"]:
+        return message
+    variable = str(problem["loc"][0]).upper()
+    secret = any(word in variable for word in ("KEY", "REDIS_URL"))
+    value = "(not shown)" if secret else repr(problem["input"])
+    return f"{variable}={value}: {message[0].lower()}{message[1:]}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` is reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from settings import InvalidSettings, Settings, is_loopback, load_settings
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_request_beats_the_environment_beats_the_env_file_beats_the_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert load_settings().qa_rate_limit == 20
+    (tmp_path / ".env").write_text("QA_RATE_LIMIT=7\n")
+    assert load_settings().qa_rate_limit == 7
+    monkeypatch.setenv("QA_RATE_LIMIT", "8/minute")
+    assert load_settings().qa_rate_limit == 8
+    assert load_settings(qa_rate_limit=9).qa_rate_limit == 9
+
+
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", "")
+    assert load_settings().redis_url is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("LLM_TEMP", "9", ["LLM_TEMP", "9", "2"]),
+        ("LLM_PROVIDER", "gpt", ["LLM_PROVIDER", "gpt", "ollama"]),
+        ("REDIS_URL", "localhost:6379", ["REDIS_URL", "redis://host"]),
+        ("QDRANT_URL", "localhost", ["QDRANT_URL", "localhost", "http://host:port"]),
+        ("PLAN_CRON", "daily", ["PLAN_CRON", "daily", "five cron fields"]),
+        ("CRAWL_RATE_LIMIT", "lots", ["CRAWL_RATE_LIMIT", "lots", "5/minute"]),
+        ("LLM_PROVIDER", "mistral", ["MISTRAL_API_KEY"]),
+    ],
+)
+def test_a_bad_value_is_one_line_with_variable_value_and_what_is_accepted(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: list[str]
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InvalidSettings) as raised:
+        load_settings()
+    text = str(raised.value)
+    assert "\n" not in text
+    for word in words:
+        assert word in text
+
+
+def test_a_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", "http://:hunter2@host")
+    with pytest.raises(InvalidSettings) as raised:
+        load_settings()
+    assert "hunter2" not in str(raised.value)
+    monkeypatch.setenv("REDIS_URL", "redis://:hunter2@host")
+    assert "hunter2" not in repr(load_settings())
+
+
+def test_keys_stand_for_owners(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LUMINA_API_KEYS", "ada:k1, k2")
+    assert load_settings().api_keys() == {"k1": "ada", "k2": "local"}
+
+
+def test_the_example_lists_every_variable_with_its_default() -> None:
+    lines = [line for line in (ROOT / ".env.example").read_text().splitlines() if line and not line.startswith("#")]
+    example = {name.lower(): value.strip('"') for name, value in (line.split("=", 1) for line in lines)}
+    assert set(example) == set(Settings.model_fields)
+    read = load_settings(_env_file=ROOT / ".env.example")
+    plain = load_settings(_env_file=None)
+    assert read.model_dump() == plain.model_dump()
+
+
+def test_loopback_is_told_from_the_rest() -> None:
+    assert is_loopback("127.0.0.1")
+    assert is_loopback("::1")
+    assert is_loopback("localhost")
+    assert not is_loopback("0.0.0.0")
+    assert not is_loopback("example.org")

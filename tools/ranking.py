@@ -1,0 +1,113 @@
+"""How well a sentence answers a question: eight features and a linear model over them.
+
+The weights were fitted by ``benchmarks/recall.py DATA --fit`` on the answerable questions of SQuAD's development
+articles: softmax over all sentences of the shortlisted passages, the sentences that hold a gold answer being the right
+ones. What held-out articles gave is in docs/decisions/retrieval.md. Nothing in it knows a title or an id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tools.answer_types import AnswerType, expected_type, typed_spans
+from tools.lexical import Rarity, Stems, covered, pairs_covered, stems
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+FEATURES = (
+    "passage's dense score",
+    "passage's BM25 score",
+    "sentence's cosine",
+    "question's words in the sentence and the title",
+    "the same, with the sentence before",
+    "span of the expected type",
+    "question's word pairs in the passage",
+    "best cosine of the passage's sentences",
+)
+WEIGHTS = (0.4, 0.26, 8.0, 3.25, 2.7, 0.67, 3.05, 7.4)
+"""One a feature, in this order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A passage on the shortlist."""
+
+    title: str
+    text: str
+    sentences: tuple[str, ...]
+    dense: float
+    """z-score of its cosine among all candidates; 0 where it has no dense vector yet."""
+    words: float
+    """z-score of its BM25 score among all candidates."""
+
+
+def standardised(scores: Sequence[float | None], missing: float | None) -> list[float]:
+    """z-scores of what one search found.
+
+    Args:
+        scores: One for each candidate; None where the search did not find it.
+        missing: The score that stands for None; None makes those 0, neither good nor bad.
+    """
+    import numpy as np  # not at import time: the module is imported at start
+
+    known = np.array([missing if score is None else score for score in scores if not (score is missing is None)])
+    if known.size == 0:
+        return [0.0] * len(scores)
+    mean, spread = float(known.mean()), float(known.std()) or 1.0
+    values = [missing if score is None else score for score in scores]
+    return [0.0 if value is None else (value - mean) / spread for value in values]
+
+
+def sentence_features(
+    question: str, candidates: Sequence[Candidate], cosines: Sequence[NDArray[np.float32]], pool: Sequence[Stems]
+) -> NDArray[np.float64]:
+    """The features of every sentence of every candidate, shape (sentences, len(FEATURES)).
+
+    Args:
+        question: The question.
+        candidates: The shortlist.
+        cosines: For each candidate the cosines of its sentences with the question.
+        pool: The words of all candidates, on the shortlist or not; they say which words are rare.
+    """
+    import numpy as np  # not at import time: the module is imported at start
+
+    asked = stems(question)
+    rarity = Rarity(pool)
+    rows = []
+    for candidate, nearness in zip(candidates, cosines, strict=True):
+        title = set(stems(candidate.title))
+        pairs = pairs_covered(asked, stems(f"{candidate.title} {candidate.text}"), rarity)
+        before: set[int] = set()
+        for sentence, cosine in zip(candidate.sentences, nearness, strict=True):
+            words = set(stems(sentence))
+            rows.append(
+                (
+                    candidate.dense,
+                    candidate.words,
+                    float(cosine),
+                    covered(asked, words | title, rarity),
+                    covered(asked, words | title | before, rarity),
+                    type_cue(question, sentence),
+                    pairs,
+                    float(nearness.max()),
+                )
+            )
+            before = words
+    return np.array(rows).reshape(-1, len(FEATURES))
+
+
+def type_cue(question: str, sentence: str) -> float:
+    """Whether the sentence has a span of the kind the question asks for, not counting what the question says itself.
+
+    1 when it has one, -1 when it has none, 0 when the question asks for no recognisable kind.
+    """
+    kind = expected_type(question)
+    if kind in (AnswerType.PHRASE, AnswerType.CLAUSE):
+        return 0.0
+    asked = set(stems(question))
+    spans = (stems(sentence[span.start : span.end]) for span in typed_spans(sentence, kind))
+    return 1.0 if any(not words or not asked.issuperset(words) for words in spans) else -1.0

@@ -1,0 +1,110 @@
+"""Broken wikitext made harmless before it is parsed.
+
+The parser tries every opening bracket to its end and goes back when it finds no closing one: on a page with many
+unclosed brackets that takes a time that grows with the square of its length or worse. What opens without closing, or
+closes without opening, is therefore taken out first, in one pass, and long texts are parsed in parts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+_MARK = re.compile(r"\{\{|\}\}|\[\[|\]\]|\n\n|<(/?)([a-zA-Z][a-zA-Z0-9]{0,15})\b[^<>]{0,400}>")
+_CLOSERS = {"}}": "{{", "]]": "[["}
+_TAGS = frozenset(
+    "a abbr b bdi bdo big blockquote caption ce center chem cite code data del dfn div dl em font gallery h1 h2 h3 h4 h5 h6 "
+    "hiero i imagemap inputbox ins kbd mapframe math nowiki ol onlyinclude poem pre q rp rt ruby s samp score section small "
+    "source span strike strong style sub sup syntaxhighlight table tbody templatestyles time timeline tt u ul var".split()
+)
+"""What else stands between angle brackets is text."""
+_LITERAL = frozenset({"nowiki", "math", "pre", "syntaxhighlight", "source", "ce", "chem", "score", "timeline"})
+"""Tags whose content is no wikitext."""
+_PICTURE = re.compile(r"\s*(?:file|image|datei|bild|fichier|archivo|immagine|ficheiro)\s*:", re.I)
+_DEEPEST = 30
+"""Deeper nesting than this is no article's; the parser itself gives up at 40."""
+_PART_CHARS = 4000
+"""Parts are cut at the first blank line outside of all brackets after this many characters."""
+
+Cut = tuple[int, int]
+
+
+def balanced_parts(text: str) -> Iterator[str]:
+    """The text in parts, in order, in which every bracket and tag is paired; what is not is left out."""
+    unpaired, cuts, deepest = _scan(text)
+    if deepest > _DEEPEST:
+        yield re.sub(r"\{\{|\}\}|\[\[|\]\]|<[^<>]{0,400}>", " ", text)
+        return
+    position = at = 0
+    for cut in [*cuts, len(text)]:
+        kept: list[str] = []
+        while at < len(unpaired) and unpaired[at][0] < cut:
+            start, end = unpaired[at]
+            kept.append(text[position : max(position, start)])
+            position = max(position, end)
+            at += 1
+        yield "".join([*kept, text[position:cut]])
+        position = max(position, cut)
+
+
+def _with_rest(text: str, opener: Cut) -> Cut:
+    """An unclosed picture, or an unclosed template that begins its line, takes the rest of the line with it."""
+    start, end = opener
+    alone = text[start] == "{" and (start == 0 or text[start - 1] == "\n")
+    if not alone and not _PICTURE.match(text, end):
+        return opener
+    line_end = text.find("\n", end)
+    return start, len(text) if line_end < 0 else line_end
+
+
+def _scan(text: str) -> tuple[list[Cut], list[int], int]:
+    """Unpaired marks in order, where the text may be cut, and how deep it nests."""
+    open_brackets: list[tuple[str, Cut]] = []
+    open_tags: dict[str, list[Cut]] = {}
+    waiting = {"{{": 0, "[[": 0}
+    unpaired: list[Cut] = []
+    unclosed: set[str] = set()
+    cuts: list[int] = []
+    deepest = tags = position = 0
+    while mark := _MARK.search(text, position):
+        position = mark.end()
+        token, name = mark[0], (mark[2] or "").lower()
+        if token == "\n\n":
+            if not open_brackets and not tags and position - (cuts[-1] if cuts else 0) > _PART_CHARS:
+                cuts.append(position)
+        elif token in waiting:
+            open_brackets.append((token, mark.span()))
+            waiting[token] += 1
+        elif token in _CLOSERS:
+            opener = _CLOSERS[token]
+            if not waiting[opener]:
+                unpaired.append(mark.span())
+            else:
+                while True:
+                    kind, span = open_brackets.pop()
+                    waiting[kind] -= 1
+                    if kind == opener:
+                        break
+                    unpaired.append(_with_rest(text, span))
+        elif name not in _TAGS or token.endswith("/>"):
+            continue
+        elif mark[1]:
+            if open_tags.get(name):
+                open_tags[name].pop()
+                tags -= 1
+            else:
+                unpaired.append(mark.span())
+        elif name in _LITERAL:
+            closing = None if name in unclosed else re.compile(rf"</{name}\s*>", re.I).search(text, position)
+            if closing is None:
+                unclosed.add(name)
+                unpaired.append(mark.span())
+            else:
+                position = closing.end()
+        else:
+            open_tags.setdefault(name, []).append(mark.span())
+            tags += 1
+        deepest = max(deepest, len(open_brackets))
+    unpaired += [_with_rest(text, span) for _, span in open_brackets]
+    unpaired += [span for spans in open_tags.values() for span in spans]
+    return sorted(unpaired), cuts, deepest

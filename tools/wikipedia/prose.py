@@ -1,0 +1,128 @@
+"""Prose out of an article's blocks: headings become section paths, what is not prose is dropped.
+
+Wikitext, HTML and TextExtracts all end here, so that an article reads the same whichever way it came.
+"""
+
+from __future__ import annotations
+
+import re
+
+from tools.wikipedia.source import Section
+
+_APPARATUS = frozenset(
+    " ".join(name.split())
+    for name in """references|external links|external link|see also|further reading|notes|bibliography|footnotes
+    |citations|works cited|notes and references|general references|related articles|external sources|web links|links
+    |reading|literature cited|suggested reading|other links|related links|online references|cited references
+    |einzelnachweise|weblinks|siehe auch|literatur|anmerkungen|références|liens externes|voir aussi|bibliographie
+    |notes et références|articles connexes|referencias|enlaces externos|véase también|bibliografía|note
+    |voci correlate|collegamenti esterni|altri progetti|bibliografia|referências|ligações externas|ver também""".split(
+        "|"
+    )
+)
+"""Headings under which no prose stands, in lower case."""
+_LINK_LISTS = frozenset({"see also", "related articles", "siehe auch", "voir aussi", "articles connexes"})
+"""Those among them whose links lead to related articles."""
+
+_INVISIBLE = re.compile(r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\ufffc]")
+_SUSPECT_BRACKETS = re.compile(r"[(\[] ?[ ,;:/)\]]|[ ,;][)\]]")
+_HOLLOW = re.compile(r"(?:^| |(?<=[^\w\s]))[(\[][ ,;:/]*[)\]](?=\W|$)")
+_AFTER_OPENING = re.compile(r"(?<=[(\[])(?: ?[,;:])+ ?|(?<=\() ")
+_BEFORE_CLOSING = re.compile(r"(?: ?[,;])+ ?(?=\))| (?=\))")
+_LOOSE_MARK = re.compile(r" ([,;.])(?= |$)")
+_DOUBLE_COMMA = re.compile(r",(?: ?,)+")
+_WORD = re.compile(r"\w")
+_RAISED = str.maketrans("0123456789+-−–=()ni", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁻⁼⁽⁾ⁿⁱ")
+_ORDINAL_ENDINGS = frozenset(
+    {"st", "nd", "rd", "th", "e", "er", "re", "o", "a", "ème", "tm", "sm", "®", "™", "mo", "me"}
+)
+_LATEX_SPACING = re.compile(
+    r"\\(?:displaystyle|textstyle|scriptstyle|limits|!|,|;|:|quad|qquad|left|right)(?![a-zA-Z])|~"
+)
+
+
+class Outline:
+    """Collects an article's blocks in reading order and gives its sections."""
+
+    def __init__(self) -> None:
+        self._headings: list[tuple[int, str]] = []
+        self._blocks: list[str] = []
+        self._sections: list[Section] = []
+        self._apparatus_level = 0
+
+    @property
+    def in_apparatus(self) -> bool:
+        """Whether what comes now belongs to references, notes and the like."""
+        return self._apparatus_level > 0
+
+    @property
+    def links_count(self) -> bool:
+        """Whether links that come now lead to related articles: everywhere but in references and the like."""
+        return not self.in_apparatus or any(name.casefold() in _LINK_LISTS for _, name in self._headings)
+
+    def heading(self, level: int, title: str) -> None:
+        """A heading of ``level`` 1 to 6 begins; the sections above it of the same or a deeper level end."""
+        self._close()
+        while self._headings and self._headings[-1][0] >= level:
+            self._headings.pop()
+        name = tidy(title).strip(" :")
+        self._headings.append((level, name or "…"))
+        if self._apparatus_level and level > self._apparatus_level:
+            return
+        self._apparatus_level = level if _is_apparatus(name) else 0
+
+    def block(self, text: str) -> None:
+        """A paragraph, or a list with one item a line. Blocks without a word are dropped."""
+        if self._apparatus_level:
+            return
+        lines = [tidy(line) for line in text.split("\n")]
+        kept = "\n".join(line for line in lines if _WORD.search(line))
+        if kept:
+            self._blocks.append(kept)
+
+    def sections(self) -> tuple[Section, ...]:
+        """The sections that have prose, in order."""
+        self._close()
+        return tuple(self._sections)
+
+    def _close(self) -> None:
+        if self._blocks:
+            path = tuple(name for _, name in self._headings)
+            self._sections.append(Section(path, "\n\n".join(self._blocks)))
+            self._blocks = []
+
+
+def _is_apparatus(name: str) -> bool:
+    bare = name.casefold().strip(" .:")
+    parts = re.split(r"\s*(?:,|/|&|\band\b)\s*", bare)
+    return bare in _APPARATUS or all(part in _APPARATUS for part in parts)
+
+
+def tidy(text: str) -> str:
+    """One line of prose: single spaces, no invisible characters, no brackets left hollow by what was taken out."""
+    text = " ".join((text if text.isascii() else _INVISIBLE.sub("", text)).split())
+    if _SUSPECT_BRACKETS.search(text):
+        text = _BEFORE_CLOSING.sub("", _AFTER_OPENING.sub("", text))
+        text = _HOLLOW.sub("", text)  # ``f()`` is a name and stays: no space before it
+    if " ," in text or " ;" in text or " ." in text:
+        text = _LOOSE_MARK.sub(r"\1", text)
+    if ",," in text or ", ," in text:
+        text = _DOUBLE_COMMA.sub(",", text)
+    return text.strip()
+
+
+def superscript(text: str) -> str:
+    """Raised text in one line: ``10`` and a raised ``6`` are not ``106`` but ``10⁶``; endings of ordinals stay."""
+    text = text.strip()
+    if not text or text.casefold() in _ORDINAL_ENDINGS:
+        return text
+    bare = text.replace(" ", "")
+    if all(ord(char) in _RAISED for char in bare):
+        return bare.translate(_RAISED)
+    return f"^{text}" if len(text) == 1 else f"^({text})"
+
+
+def latex(source: str) -> str:
+    """A formula's LaTeX without spacing commands, in one line, and without doubled braces, which look like wikitext."""
+    text = _LATEX_SPACING.sub(" ", source)
+    return " ".join(text.split()).replace("{{", "{ {").replace("}}", "} }")

@@ -1,0 +1,422 @@
+"""Wikitext to prose and links, without asking the wiki.
+
+The grammar is mwparserfromhell's; what the pieces mean for a reader is decided here and in ``templates``. Templates
+inside a sentence whose meaning is not known are collected, so that the wiki can be asked for all of them at once.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import mwparserfromhell
+from mwparserfromhell import nodes
+from mwparserfromhell.wikicode import Wikicode
+
+from tools.wikipedia.balance import balanced_parts
+from tools.wikipedia.prose import Outline, latex, superscript
+from tools.wikipedia.site import CATEGORY, FILE, Site
+from tools.wikipedia.source import Section
+from tools.wikipedia.templates import canonical_name, is_silent, marks_disambiguation, spoken
+from tools.wikipedia.titles import clean_title, upper_first, why_invalid
+
+_HEAD, _UNKNOWN, _RAW, _END, _LINE, _LINKS = "\ue000", "\ue001", "\ue002", "\ue003", "\ue004", "\ue005"
+_MARKUP = frozenset("[]{}|'<>=*#:;&")
+_PRIVATE = re.compile("[\ue000-\ue005]")
+_COMMENT_LINE = re.compile(r"\n[ \t]*<!--(?:(?!-->).)*-->[ \t]*(?=\n)", re.S)
+_COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.S)
+_ENTITY = re.compile(r"&(?:[a-zA-Z]{2,8}|#\d{2,6}|#[xX][0-9a-fA-F]{2,5});")
+_LINE_START = re.compile(r"^(?=[*#:;]+(?!\s*\{\|))", re.M)
+_REFERENCE_TAG = re.compile(r"<(/?)ref(?:erences)?\b((?:[^<>\"]|\"[^\"\n]*\")*)>", re.I)
+_INCLUDE_ONLY = re.compile(
+    r"<includeonly>.*?</includeonly>|</?(?:noinclude|onlyinclude|includeonly)\s*/?>", re.S | re.I
+)
+_HEADING = re.compile(r"^(={1,6})[ \t]*(.+?)[ \t]*\1[ \t]*$", re.M)
+_PLACEHOLDER = re.compile(f"{_UNKNOWN}(\\d+){_END}")
+_RAW_PLACEHOLDER = re.compile(f"{_RAW}(\\d+){_END}")
+_TABLE_EDGE = re.compile(r"^[ \t:*#]*(?:\{\|(?!\})|\|\}(?!\}))", re.M)
+_TABLE_START = re.compile(r"^[ \t:*#]*\{\|(?!\})", re.M)
+_TABLE_LINK = re.compile(r"\[\[[^\[\]{}<>\n]+\]\]")
+_MARKERS = re.compile(r"^[*#:;]+")
+_QUOTES = re.compile(r"''(?:'(?:'')?)?")
+_SWITCH = re.compile(r"__[A-Z]{3,}__")
+_STRAY_TAG = re.compile(
+    r"</?(?:div|span|font|center|small|big|ref|references|br|hr|table|tbody|tr|td|th|p|i|b|u|s|em|strong|sub|sup|ul|ol|"
+    r"li|dl|dt|dd|blockquote|code|tt|pre|nowiki|gallery|cite|del|ins|poem|section|templatestyles|math|caption|h[1-6])"
+    r"\b[^<>\n]*(?:>|$)",
+    re.I,
+)
+_STRAY_LINK = re.compile(r"\[\[(?:[^\[\]|\n]*\|)?([^\[\]|\n]*)\]\]")
+_STRAY_TEMPLATE = re.compile(r"\{\{[^{}\n]*\}\}")
+_STRAY_BRACKETS = re.compile(r"\[\[|\]\]|\{\{+|\}\}+|\{\||\|\}")
+_EMPTY_URL = re.compile(r"\[(?:https?|ftp)://[^\s\]]*\s*\]")
+_HATNOTE = re.compile(
+    r"(?i)^[:*\s]*(?:'*\(?(?:see )?(?:the )?(?:main|detailed|related) articles?\b\s*(?:''+)?\s*:?|'*see also\s*:|"
+    r"'*further information\s*:|"
+    r"''+\s*[(\[]?(?:see\b|for (?:other|more|the|a|an|further|information|additional|details|alternat)|"
+    r"further (?:information|reading|details)|(?:this|the) (?:article|page|section) (?:is|deals|describes|covers|"
+    r"discusses|refers|concerns)|(?:alternat\w+|other) (?:uses|meanings)|not to be confused|"
+    r"more (?:details?|information)|"
+    r"[^.]{1,80} redirects? here).*''+\W*$)"
+)
+_HIDDEN_STYLE = re.compile(r"display\s*:\s*none|\b(?:noprint|navbox|infobox|thumb|metadata|ambox|toccolours)\b", re.I)
+_TITLES_AS_ARGUMENTS = frozenset(
+    "main|main article|main articles|mainarticle|see also|seealso|further|further information|details|see".split("|")
+)
+_SOURCES = re.compile(r"cit|sfn|harv|ref|note|efn|web ")
+_DROPPED_TAGS = frozenset(
+    "ref references gallery table timeline imagemap score graph templatedata templatestyles section categorytree "
+    "inputbox syntaxhighlight source pre mapframe maplink hiero style script indicator seo data".split()
+)
+_BLOCK_TAGS = frozenset("p div center blockquote poem ul ol dl h1 h2 h3 h4 h5 h6 caption section".split())
+_ITEM_TAGS = frozenset("li dt dd".split())
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A page read from its wikitext, complete but for the templates in ``unknown``."""
+
+    blocks: tuple[tuple[int, str], ...]
+    """(level, text): headings have levels 1 to 6, paragraphs and lists 0."""
+    links: tuple[str, ...]
+    unknown: tuple[str, ...]
+    """Sources of the templates inside sentences whose meaning is not known, in order."""
+    disambiguation: bool
+    site: Site
+
+    def sections(self, expansions: Mapping[str, str] | None = None) -> tuple[Section, ...]:
+        """The prose, by heading.
+
+        Args:
+            expansions: Template source → the wikitext it expands to; templates not in it say nothing.
+        """
+        said = [self._plain((expansions or {}).get(source, "")) for source in self.unknown]
+        outline = Outline()
+        for level, text in self.blocks:
+            finished = _PLACEHOLDER.sub(lambda match: said[int(match[1])], text) if _UNKNOWN in text else text
+            if level:
+                outline.heading(level, finished)
+            else:
+                outline.block(finished)
+        return outline.sections()
+
+    def _plain(self, expansion: str) -> str:
+        if not expansion.strip() or "{|" in expansion or "<table" in expansion:
+            return ""
+        draft = read_wikitext(expansion, self.site)
+        return _PLACEHOLDER.sub("", " ".join(text for level, text in draft.blocks if not level)).replace("\n", " ")
+
+
+def read_wikitext(wikitext: str, site: Site, title: str = "") -> Draft:
+    """Read a page's source.
+
+    Args:
+        wikitext: The source of one revision.
+        site: The wiki, for its namespaces and neighbours.
+        title: The page's title; links to itself are not counted.
+    """
+    return _Reader(site, title).read(wikitext)
+
+
+class _Reader:
+    def __init__(self, site: Site, title: str) -> None:
+        self._site, self._title = site, title
+        self._links: dict[str, None] = {}
+        self._unknown: dict[str, int] = {}
+        self._raw: list[str] = []
+        self._muted = 0
+        self._outline = Outline()  # only to know where links count
+
+    def read(self, wikitext: str) -> Draft:
+        text = _prepare(wikitext)
+        flat: list[str] = []
+        for level, heading, chunk in _chunks(text):
+            if level:
+                flat.append(
+                    self._heading(level, "".join(self._flatten(_parse(part)) for part in balanced_parts(heading)))
+                )
+            if not self._outline.in_apparatus or self._outline.links_count:
+                flat += [self._flatten(_parse(part)) for part in balanced_parts(chunk)]
+        blocks, used = self._finish("".join(flat))
+        links = tuple(link for link in self._links if link != self._title)
+        return Draft(blocks, links, used, marks_disambiguation(text), self._site)
+
+    # Nodes to flat text: one line a paragraph or list item, headings and unknown templates marked.
+
+    def _flatten(self, code: Wikicode) -> str:
+        return "".join(self._node(node) for node in code.nodes)
+
+    def _node(self, node: nodes.Node) -> str:
+        match node:
+            case nodes.Text():
+                return str(node.value)
+            case nodes.Wikilink():
+                return self._wikilink(node)
+            case nodes.Template():
+                return self._template(node)
+            case nodes.Tag():
+                return self._tag(node)
+            case nodes.HTMLEntity():
+                char = node.normalize()
+                return self._keep(char) if char in _MARKUP else char
+            case nodes.ExternalLink():
+                return self._external_link(node)
+            case nodes.Heading():
+                return self._heading(node.level, self._flatten(node.title))
+            case nodes.Argument():
+                return self._flatten(node.default) if node.default is not None else ""
+        return ""
+
+    def _mute(self, code: Wikicode | None) -> None:
+        """Read for the links only."""
+        if code is not None:
+            self._muted += 1
+            self._flatten(code)
+            self._muted -= 1
+
+    def _keep(self, text: str) -> str:
+        """Text that no later step may take for markup."""
+        self._raw.append(text)
+        return f"{_RAW}{len(self._raw) - 1}{_END}"
+
+    def _heading(self, level: int, title: str) -> str:
+        plain = " ".join(self._restore(_strip(title)).split())
+        self._outline.heading(level, plain)
+        return f"\n{_HEAD}{level}{plain}\n"
+
+    def _wikilink(self, node: nodes.Wikilink) -> str:
+        target = str(node.title).strip()
+        explicit = target.startswith(":")
+        bare = target.removeprefix(":").strip()
+        namespace = self._site.namespace_of(bare)
+        if not explicit and (namespace in (FILE, CATEGORY) or namespace < 0):
+            self._mute(node.text)
+            return ""
+        if self._site.is_interwiki(bare):
+            return self._flatten(node.text) if node.text is not None else bare.partition(":")[2] if explicit else ""
+        if namespace == 0:
+            self._link(bare)
+        return self._flatten(node.text) if node.text else self._flatten(node.title).removeprefix(":")
+
+    def _link(self, target: str) -> None:
+        if not self._outline.links_count or target.startswith("/"):
+            return
+        title = clean_title(target)
+        if title and not why_invalid(title) and not self._site.is_interwiki(title):
+            self._links.setdefault(title if self._site.keeps_first_letter else upper_first(title))
+
+    def _external_link(self, node: nodes.ExternalLink) -> str:
+        if node.title is not None:
+            return self._flatten(node.title)
+        return "" if node.brackets else self._keep(str(node.url))
+
+    def _template(self, node: nodes.Template) -> str:
+        name = canonical_name(str(node.name))
+        if is_silent(name):
+            if name in _TITLES_AS_ARGUMENTS:
+                for parameter in node.params:
+                    if not parameter.showkey:
+                        self._link(str(parameter.value).partition("{{!}}")[0])
+            elif not _SOURCES.match(name):
+                for parameter in node.params:
+                    self._mute(parameter.value)
+            return ""
+        positional = [self._argument(parameter.value) for parameter in node.params if not parameter.showkey]
+        named = {str(param.name).strip(): self._argument(param.value) for param in node.params if param.showkey}
+        text = spoken(name, (positional, named), self._title)
+        if text is not None:
+            return text
+        if self._muted or name.startswith("#"):
+            return ""
+        return f"{_UNKNOWN}{self._unknown.setdefault(str(node), len(self._unknown))}{_END}"
+
+    def _argument(self, value: Wikicode) -> str:
+        return self._restore(self._flatten(value)).strip()
+
+    def _tag(self, node: nodes.Tag) -> str:
+        name = str(node.tag).strip().lower()
+        contents = node.contents
+        if name == "table":
+            self._mute(contents)
+        if name in _DROPPED_TAGS or (node.attributes and _HIDDEN_STYLE.search("".join(map(str, node.attributes)))):
+            return ""
+        if node.wiki_markup and name in _ITEM_TAGS:
+            return str(node.wiki_markup)
+        if name in ("math", "ce", "chem"):
+            return self._keep(latex(_PRIVATE.sub("", str(contents))))
+        if name == "nowiki":
+            return self._keep(_PRIVATE.sub("", str(contents)))
+        if name in ("br", "wbr", "hr"):
+            return "\n\n" if name == "hr" else " " if name == "br" else ""
+        inside = self._flatten(contents) if contents is not None else ""
+        if name == "sup":
+            return superscript(_QUOTES.sub("", self._restore(inside)))
+        if name in _BLOCK_TAGS:
+            return f"\n\n{inside}\n\n"
+        return f"\n* {inside}" if name in _ITEM_TAGS else inside
+
+    # Flat text to blocks.
+
+    def _finish(self, flat: str) -> tuple[tuple[tuple[int, str], ...], tuple[str, ...]]:
+        """Blocks, and the unknown templates that stand inside one of them, numbered anew."""
+        sources = list(self._unknown)
+        used: dict[str, int] = {}
+
+        def renumber(match: re.Match[str]) -> str:
+            return f"{_UNKNOWN}{used.setdefault(sources[int(match[1])], len(used))}{_END}"
+
+        blocks: list[tuple[int, str]] = []
+        for level, text in _blocks(flat):
+            finished = text if level else self._restore(_strip(_PLACEHOLDER.sub(renumber, text)))
+            if finished.strip():
+                blocks.append((level, finished))
+        return tuple(blocks), tuple(used)
+
+    def _restore(self, text: str) -> str:
+        text = text.replace(_LINE, "")
+        return _RAW_PLACEHOLDER.sub(lambda match: self._raw[int(match[1])], text) if _RAW in text else text
+
+
+def _parse(text: str) -> Wikicode:
+    return mwparserfromhell.parse(text, skip_style_tags=True)
+
+
+def _prepare(wikitext: str) -> str:
+    """The source without comments, footnotes and harmless entities; list markers are hidden from the parser.
+
+    The parser would build several objects for each marker and entity, which cost more than all the rest.
+    """
+    text = _PRIVATE.sub("", wikitext)
+    if "<!--" in text:
+        text = _COMMENT.sub("", _COMMENT_LINE.sub("", text))
+    text = _without_tables(_without_references(_INCLUDE_ONLY.sub("", text)))
+    return _LINE_START.sub(_LINE, _ENTITY.sub(_unescape, text))
+
+
+def _without_tables(text: str) -> str:
+    """The text with each table replaced by a marked line of its links; an unclosed one loses its beginning."""
+    kept: list[str] = []
+    position = start = depth = 0
+    for edge in _TABLE_EDGE.finditer(text):
+        opens = edge[0].endswith("{|")
+        if opens and not depth:
+            start = edge.start()
+        depth = depth + 1 if opens else max(0, depth - 1)
+        if not opens and not depth and start >= position:
+            kept += [text[position:start], _LINKS, " ".join(_TABLE_LINK.findall(text, start, edge.end()))]
+            position = start = edge.end()
+    return "".join([*kept, _TABLE_START.sub("|", text[position:])])
+
+
+def _unescape(match: re.Match[str]) -> str:
+    char = html.unescape(match[0])
+    return match[0] if char in _MARKUP or len(char) != 1 else char
+
+
+def _without_references(text: str) -> str:
+    """The text without footnotes; an unclosed one ends with its paragraph."""
+    kept: list[str] = []
+    position = 0
+    while found := _REFERENCE_TAG.search(text, position):
+        kept.append(text[position : found.start()])
+        position = found.end()
+        if found[1] or found[2].rstrip().endswith("/"):
+            continue
+        paragraph_end = text.find("\n\n", position)
+        closing = _REFERENCE_TAG.search(text, position)
+        while closing and not closing[1] and closing[2].rstrip().endswith("/"):
+            closing = _REFERENCE_TAG.search(text, closing.end())
+        if closing and closing[1]:
+            position = closing.end()
+        elif paragraph_end >= 0:
+            position = paragraph_end
+        else:
+            position = len(text)
+    kept.append(text[position:])
+    return "".join(kept)
+
+
+def _chunks(text: str) -> Iterator[tuple[int, str, str]]:
+    """(level, heading, source) of each part; a heading inside a template or table does not begin a part."""
+    level, heading, start = 0, "", 0
+    for found in _HEADING.finditer(text):
+        chunk = text[start : found.start()]
+        if chunk.count("{{") != chunk.count("}}") or chunk.count("\n{|") != chunk.count("\n|}"):
+            continue
+        yield level, heading, chunk
+        level, heading, start = len(found[1]), found[2], found.end()
+    yield level, heading, text[start:]
+
+
+def _blocks(flat: str) -> Iterator[tuple[int, str]]:
+    """Paragraphs, lists and headings of flat text by the line rules of wikitext."""
+    lines: list[str] = []
+    is_list = False
+    tables = 0
+
+    def flush() -> Iterator[tuple[int, str]]:
+        if lines:
+            yield 0, ("\n" if is_list else " ").join(lines)
+            lines.clear()
+
+    for line in flat.split("\n"):
+        line = line.replace(_LINE, "")
+        bare = line.strip()
+        if line.startswith(_HEAD):
+            yield from flush()
+            tables = 0
+            yield int(line[1]), line[2:]
+        elif bare.lstrip(":").startswith("{|"):
+            tables += 1
+        elif bare.startswith("|}"):
+            tables = max(0, tables - 1)
+        elif tables or bare.startswith(("|", _LINKS)):
+            continue
+        elif not bare or bare.startswith("----"):
+            yield from flush()
+        elif not _says_something(bare):
+            continue
+        elif (marked := _MARKERS.match(bare)) or line.startswith(" "):
+            if not is_list:
+                yield from flush()
+            is_list = True
+            lines.append(_item(bare, marked[0] if marked else ""))
+        else:
+            if is_list:
+                yield from flush()
+            is_list = False
+            lines.append(bare)
+    yield from flush()
+
+
+def _says_something(line: str) -> bool:
+    """Whether a line is more than a hatnote, or than templates that stand alone (boxes and notices do)."""
+    return not _HATNOTE.match(line) and bool(re.search(rf"\w|{_RAW}", _PLACEHOLDER.sub("", _QUOTES.sub("", line))))
+
+
+def _item(line: str, marker: str) -> str:
+    content = line[len(marker) :].strip()
+    return re.sub(r"\s+:\s+|\s+:(?=\S)", ": ", content, count=1) if ";" in marker else content
+
+
+_BROKEN = re.compile(r"[<>\[\]{}]|__")
+_STEPS = (
+    (_SWITCH, ""),
+    (_STRAY_TAG, ""),
+    (_EMPTY_URL, ""),
+    (_STRAY_LINK, r"\1"),
+    (_STRAY_TEMPLATE, ""),
+    (re.compile(r"(?i)\[\[\s*(?:file|image)\s*:.*"), ""),
+    (_STRAY_BRACKETS, ""),
+)
+
+
+def _strip(text: str) -> str:
+    """Flat text without what the parser left of broken markup."""
+    if "''" in text:
+        text = _QUOTES.sub("", text)
+    for pattern, replacement in _STEPS if _BROKEN.search(text) else ():
+        text = pattern.sub(replacement, text)
+    return text
