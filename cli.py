@@ -220,13 +220,20 @@ def _prepare_logs() -> None:
 def main() -> None:
     """Entry point: an error that Lumina can explain is one line on standard error."""
     _prepare_logs()
+    code: int | str | None = 0
     try:
         app()
+    except SystemExit as end:
+        code = end.code
     except LuminaError as error:
         print(f"lumina: {error}", file=sys.stderr)
-        sys.exit(1)
+        code = 1
     except KeyboardInterrupt:
-        sys.exit(130)
+        code = 130
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Everything that must be closed is; taking torch and DuckDB down module by module would take seconds more.
+    os._exit(code if isinstance(code, int) else 1)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,8 @@ CHECKPOINT_TTL_S = 7 * 24 * 3600
 
 DRAIN_S = 2.0
 """How long background work may take to finish what it has begun, when everything is closed."""
+CLOSE_S = 0.3
+"""How long the embedding thread may take; what it has not embedded is taken up at the next start."""
 
 INGEST_BATCH = 5_000
 """Events that DuckDB takes in at once: it likes large batches."""
@@ -72,7 +74,7 @@ async def open_runner(settings: Settings, *, owns_files: bool = True) -> AsyncIt
         streams = Streams(redis)
         await streams.setup()
         embedder = Embedder(settings.embedding_model, redis=redis, cache_size=settings.embedding_cache_size)
-        stack.push_async_callback(embedder.close)
+        stack.push_async_callback(embedder.close, CLOSE_S)
         budget = Budget(redis, limit_usd=settings.llm_budget_usd, prices=PriceTable())
         chat = await stack.enter_async_context(open_chat(_chat_config(settings), budget=budget))
         library = Library(redis)
@@ -155,6 +157,9 @@ def _chat_config(settings: Settings) -> ChatConfig:
     )
 
 
+ABANDONED = frozenset({"embed"})
+"""Jobs whose work is kept track of in the store, so that they need not finish a batch."""
+
 Job = Callable[[asyncio.Event], Awaitable[None]]
 """Runs until the event is set, then finishes what it has begun."""
 
@@ -188,6 +193,9 @@ async def _background(jobs: Mapping[str, Job]) -> AsyncIterator[None]:
         yield
     finally:
         stop.set()
+        for task in tasks:
+            if task.get_name() in ABANDONED:
+                task.cancel()
         await _drain(tasks)
 
 

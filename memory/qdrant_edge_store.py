@@ -160,7 +160,13 @@ class QdrantEdgeStore:
     async def _run(self, call: Callable[[], T]) -> T:
         if self._closed:
             raise VectorStoreError(f"vector store {self._path} is closed: open it again with open_vectors()")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        except Exception as error:
+            if type(error) is not Exception:  # the engine raises nothing more precise; all else passes
+                raise
+            why = f"vector store {self._path}: {error}; is the disk full or the folder damaged?"
+            raise VectorStoreError(why) from error
 
     # Below runs on the store's thread.
 

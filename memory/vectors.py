@@ -34,8 +34,8 @@ PENDING_KEY = "pending"
 PENDING_VALUE = "dense"
 
 RRF_K = 2
-"""Constant of reciprocal rank fusion (Cormack, Clarke and Büttcher 2009); Qdrant's default. Measured against 10 and 60
-and against distribution-based fusion in docs/decisions/retrieval.md."""
+"""Constant of reciprocal rank fusion (Cormack, Clarke and Büttcher 2009); Qdrant's and LangChain's default. Measured
+against 10 and 60 and against distribution-based fusion in docs/decisions/retrieval.md."""
 
 MIN_CANDIDATES = 30
 """Hits that each of the two searches gives to the fusion at least."""

@@ -174,14 +174,21 @@ class Engine:
             self._lock.notify()
         return job.done
 
-    def close(self) -> None:
-        """End the thread after the slice under way; waiting callers get EngineClosed."""
+    def close(self, wait_s: float | None = None) -> None:
+        """End the thread after the slice, or the loading, under way; waiting callers get EngineClosed.
+
+        Args:
+            wait_s: Do not wait for that longer than this; the interpreter's own exit still does, for torch must not be
+                taken down while it computes.
+        """
         with self._lock:
             self._closed = True
             self._lock.notify()
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            thread.join()
+            thread.join(wait_s)
+            if thread.is_alive():
+                return
         atexit.unregister(self.close)
 
     def _run(self) -> None:

@@ -132,10 +132,10 @@ class Embedder(Embeddings):
         """LangChain's form of ``encode`` for one question."""
         return _lists(await self.encode([text], query=True))[0]
 
-    async def close(self) -> None:
-        """End the thread after the slice under way; callers that wait get EngineClosed."""
+    async def close(self, wait_s: float | None = None) -> None:
+        """End the thread after the slice under way; callers that wait get EngineClosed. ``wait_s``: see the engine."""
         if self._owns_engine:
-            await asyncio.to_thread(self._engine.close)
+            await asyncio.to_thread(self._engine.close, wait_s)
         tasks = {flight.task for flight in self._flights.values() if flight.task}
         await asyncio.gather(*tasks, return_exceptions=True)
 

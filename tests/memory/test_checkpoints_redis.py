@@ -386,6 +386,21 @@ async def test_writes_are_kept_as_the_reference_keeps_them(redis: Redis) -> None
     ]
 
 
+async def test_the_history_of_a_delta_channel_is_walked_in_several_calls(redis: Redis) -> None:
+    saver = RedisSaver(redis)
+    steps = Thread(saver)
+    await steps.put(log=["seed"], small=0)
+    del steps.values["log"]
+    for number in range(250):
+        await saver.aput_writes(steps.at, [("log", number), ("small", number)], "task")
+        await steps.put(small=number)
+
+    history = await saver.aget_delta_channel_history(config=thread("t"), channels=["log", "none"])
+
+    assert history["log"] == {"writes": [("task", "log", number) for number in range(250)], "seed": ["seed"]}
+    assert history["none"] == {"writes": []}
+
+
 async def test_writes_may_arrive_before_their_checkpoint(redis: Redis) -> None:
     saver = RedisSaver(redis)
     await saver.aput_writes(thread("t", checkpoint_id="00000001"), [("a", 1)], "task")

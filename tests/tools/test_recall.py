@@ -167,7 +167,7 @@ async def test_real_model_finds_the_paragraphs_of_real_questions(tmp_path: Path)
     rows = [json.loads(line) for line in (SQUAD / "paragraphs.jsonl").read_text().splitlines()]
     rows = [row for row in rows if row["title"] in ("Geology", "Black Death")]
     questions = [json.loads(line) for line in (SQUAD / "questions.jsonl").read_text().splitlines()]
-    asked = [row for row in questions if row["title"] in ("Geology", "Black Death")][::8]
+    asked = [row for row in questions if row["title"] in ("Geology", "Black Death")][::14]
     async with Embedder() as embedder:
         store = await QdrantEdgeStore.open(tmp_path / "passages", dimensions=await embedder.load(), model="real")
         await store.upsert(passage(row["title"], row["paragraph"], row["context"]).to_record() for row in rows)
@@ -178,5 +178,5 @@ async def test_real_model_finds_the_paragraphs_of_real_questions(tmp_path: Path)
         any((one.passage.title, one.passage.index) == (row["title"], row["paragraph"]) for one in evidence)
         for row, evidence in zip(asked, found, strict=True)
     ]
-    assert len(asked) >= 25
+    assert len(asked) >= 15
     assert sum(right) / len(right) >= 0.85  # BM25 candidates alone: nothing has a dense vector here

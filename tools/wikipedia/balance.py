@@ -8,14 +8,15 @@ closes without opening, is therefore taken out first, in one pass, and long text
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 _MARK = re.compile(r"\{\{|\}\}|\[\[|\]\]|\n\n|<(/?)([a-zA-Z][a-zA-Z0-9]{0,15})\b[^<>]{0,400}>")
 _CLOSERS = {"}}": "{{", "]]": "[["}
 _TAGS = frozenset(
-    "a abbr b bdi bdo big blockquote caption ce center chem cite code data del dfn div dl em font gallery h1 h2 h3 h4 h5 h6 "
-    "hiero i imagemap inputbox ins kbd mapframe math nowiki ol onlyinclude poem pre q rp rt ruby s samp score section small "
-    "source span strike strong style sub sup syntaxhighlight table tbody templatestyles time timeline tt u ul var".split()
+    "a abbr b bdi bdo big blockquote caption ce center chem cite code data del dfn div dl em font gallery h1 h2 h3 h4 "
+    "h5 h6 hiero i imagemap inputbox ins kbd mapframe math nowiki ol poem pre q rp rt ruby s samp score section small "
+    "source span strike strong style sub sup syntaxhighlight table tbody templatestyles time timeline tt u ul "
+    "var".split()
 )
 """What else stands between angle brackets is text."""
 _LITERAL = frozenset({"nowiki", "math", "pre", "syntaxhighlight", "source", "ce", "chem", "score", "timeline"})
@@ -59,39 +60,31 @@ def _with_rest(text: str, opener: Cut) -> Cut:
 
 def _scan(text: str) -> tuple[list[Cut], list[int], int]:
     """Unpaired marks in order, where the text may be cut, and how deep it nests."""
-    open_brackets: list[tuple[str, Cut]] = []
-    open_tags: dict[str, list[Cut]] = {}
+    stack: list[tuple[str, Cut]] = []
     waiting = {"{{": 0, "[[": 0}
     unpaired: list[Cut] = []
     unclosed: set[str] = set()
     cuts: list[int] = []
-    deepest = tags = position = 0
+    deepest = position = 0
     while mark := _MARK.search(text, position):
         position = mark.end()
         token, name = mark[0], (mark[2] or "").lower()
         if token == "\n\n":
-            if not open_brackets and not tags and position - (cuts[-1] if cuts else 0) > _PART_CHARS:
+            if not stack and position - (cuts[-1] if cuts else 0) > _PART_CHARS:
                 cuts.append(position)
         elif token in waiting:
-            open_brackets.append((token, mark.span()))
+            stack.append((token, mark.span()))
             waiting[token] += 1
         elif token in _CLOSERS:
-            opener = _CLOSERS[token]
-            if not waiting[opener]:
-                unpaired.append(mark.span())
+            if waiting[_CLOSERS[token]]:
+                _pop_to(_CLOSERS[token], stack, waiting, unpaired, text)
             else:
-                while True:
-                    kind, span = open_brackets.pop()
-                    waiting[kind] -= 1
-                    if kind == opener:
-                        break
-                    unpaired.append(_with_rest(text, span))
+                unpaired.append(mark.span())
         elif name not in _TAGS or token.endswith("/>"):
             continue
         elif mark[1]:
-            if open_tags.get(name):
-                open_tags[name].pop()
-                tags -= 1
+            if _open_here(name, stack):
+                _pop_to(name, stack, waiting, unpaired, text)
             else:
                 unpaired.append(mark.span())
         elif name in _LITERAL:
@@ -102,9 +95,27 @@ def _scan(text: str) -> tuple[list[Cut], list[int], int]:
             else:
                 position = closing.end()
         else:
-            open_tags.setdefault(name, []).append(mark.span())
-            tags += 1
-        deepest = max(deepest, len(open_brackets))
-    unpaired += [_with_rest(text, span) for _, span in open_brackets]
-    unpaired += [span for spans in open_tags.values() for span in spans]
+            stack.append((name, mark.span()))
+        deepest = max(deepest, waiting["{{"] + waiting["[["])
+    unpaired += [_with_rest(text, span) for _, span in stack]
     return sorted(unpaired), cuts, deepest
+
+
+def _open_here(name: str, stack: Sequence[tuple[str, Cut]]) -> bool:
+    """Whether the tag was opened inside the same bracket, not too many tags ago."""
+    for kind, _ in reversed(stack[-_DEEPEST:]):
+        if kind == name:
+            return True
+        if kind in _CLOSERS.values():
+            return False
+    return False
+
+
+def _pop_to(kind: str, stack: list[tuple[str, Cut]], waiting: dict[str, int], unpaired: list[Cut], text: str) -> None:
+    while True:
+        found, span = stack.pop()
+        if found in waiting:
+            waiting[found] -= 1
+        if found == kind:
+            return
+        unpaired.append(_with_rest(text, span))
