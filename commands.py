@@ -138,10 +138,11 @@ async def _show(events: AsyncIterator[RunEvent], *, started: float, as_json: boo
     else:
         with RunView(console, started) as view:
             outcome = await view.follow(events)
-        show_outcome(console, outcome, seconds=time.monotonic() - started, details=details)
     status = outcome.get("outcome") or {}
     if status.get("status") == "failed":
         raise LuminaError(status["reason"])
+    if not as_json:
+        show_outcome(console, outcome, seconds=time.monotonic() - started, details=details)
     if status.get("status") == "partial":
         logger.warning("not everything was reached: {}", status["reason"])
     return True

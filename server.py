@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 import services
 from errors import LuminaError
+from graphs.runs import Runner
 from serving import health, masterchat, problems
 from settings import DEFAULT_OWNER, InvalidSettings, Settings, is_loopback
 
@@ -27,12 +29,20 @@ class PortTaken(LuminaError):
     """Somebody else listens on the address."""
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The application on these settings; services open with its lifespan."""
+Opener = Callable[[Settings], AbstractAsyncContextManager[Runner]]
+
+
+def create_app(settings: Settings, *, open_runner: Opener = services.open_runner) -> FastAPI:
+    """The application on these settings; services open with its lifespan.
+
+    Args:
+        settings: Which services, and where.
+        open_runner: Opens them; another one may hand in models or sources of its own.
+    """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        async with services.open_runner(settings) as runner:
+        async with open_runner(settings) as runner:
             yield {"runner": runner, "api_keys": settings.api_keys(), "default_owner": DEFAULT_OWNER}
 
     app = FastAPI(title="Lumina", version="0.1.0", summary="Answers that can be traced.", lifespan=lifespan)

@@ -28,12 +28,13 @@ from memory.redis_server import open_redis
 from memory.streams import Delivered, Streams
 from memory.vectors import VectorStore, open_vectors
 from models.budget import Budget
-from models.chat import ChatConfig, open_chat
+from models.chat import Chat, ChatConfig, open_chat
 from models.embeddings import Embedder
 from models.prices import PriceTable
 from settings import Settings
 from tools.recall import Recall
 from tools.wikipedia.opening import open_source
+from tools.wikipedia.source import WikiSource
 
 CHECKPOINT_TTL_S = 7 * 24 * 3600
 """How long the checkpoints of a task are kept after its last step."""
@@ -51,13 +52,23 @@ INGESTED = (keys.GRAPH_STREAM, keys.TASKS_STREAM, keys.PLANNER_STREAM)
 
 
 @asynccontextmanager
-async def open_runner(settings: Settings, *, owns_files: bool = True) -> AsyncIterator[Runner]:
+async def open_runner(
+    settings: Settings,
+    *,
+    owns_files: bool = True,
+    source: WikiSource | None = None,
+    chat: Chat | None = None,
+    embedder: Embedder | None = None,
+) -> AsyncIterator[Runner]:
     """The graph on open services.
 
     Args:
         settings: Which services, and where.
         owns_files: Open the DuckDB file and the vectors' folder, and do the background work that belongs to them
             (taking in events, indexing passages). False in a worker beside a server.
+        source: Instead of the configured encyclopaedia; whoever made it closes it.
+        chat: Instead of the configured chat model.
+        embedder: Instead of the configured embedding model.
 
     Raises:
         LuminaError: one line on what is wrong, before anything was started where that can be known.
@@ -66,17 +77,19 @@ async def open_runner(settings: Settings, *, owns_files: bool = True) -> AsyncIt
     goals = load_goals(settings.goal_file, agents=registry.achievable())
     async with AsyncExitStack() as stack:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-        source = await stack.enter_async_context(
-            open_source(await _wiki_source(settings), contact=settings.wiki_contact)
-        )
+        if source is None:
+            opened = open_source(await _wiki_source(settings), contact=settings.wiki_contact)
+            source = await stack.enter_async_context(opened)
         url = settings.redis_url.get_secret_value() if settings.redis_url else None
         redis = await stack.enter_async_context(open_redis(url, settings.data_dir))
         streams = Streams(redis)
         await streams.setup()
-        embedder = Embedder(settings.embedding_model, redis=redis, cache_size=settings.embedding_cache_size)
-        stack.push_async_callback(embedder.close, CLOSE_S)
+        if embedder is None:
+            embedder = Embedder(settings.embedding_model, redis=redis, cache_size=settings.embedding_cache_size)
+            stack.push_async_callback(embedder.close, CLOSE_S)
         budget = Budget(redis, limit_usd=settings.llm_budget_usd, prices=PriceTable())
-        chat = await stack.enter_async_context(open_chat(_chat_config(settings), budget=budget))
+        if chat is None:
+            chat = await stack.enter_async_context(open_chat(_chat_config(settings), budget=budget))
         library = Library(redis)
         events = await stack.enter_async_context(_events(settings)) if owns_files else None
         vectors, messages = await _open_vectors(stack, settings, embedder, owns_files)

@@ -25,7 +25,9 @@ from tools.recall import Evidence, describe
 PASSAGES = 5
 """Passages that an answer may rest on."""
 PASSAGES_FOR_MODEL = 3
-"""Passages that the model is shown: about 700 tokens, which the embedded model reads in three seconds."""
+"""Passages that the model is shown: about 700 tokens."""
+PASSAGES_FOR_SMALL_MODEL = 1
+"""The same for the tiny embedded one, whose words must stand in one sentence anyway: it reads 200 tokens a second."""
 ANSWER_TOKENS = 96
 REPLY_TOKENS = 160
 RECALLED_TURNS = 3
@@ -41,6 +43,7 @@ class QAInput(BaseModel):
     grounded: bool = Field(True, description="Answer from what was read; False: plain conversation.")
     phrase: bool = Field(True, description="Let the chat model phrase the answer; False: the sentence as it was found.")
     titles: list[str] = Field(default_factory=list, description="Only passages of these pages; empty: of all.")
+    topics: list[str] = Field(default_factory=list, description="What the question is about; their pages go first.")
     conversation_id: str | None = None
     owner: str = "local"
 
@@ -94,7 +97,11 @@ async def _answer(context: Context, request: QAInput, config: RunnableConfig) ->
     if context.recall is None:
         raise LuminaError("this process has no vectors: run it inside `lumina serve`, or set QDRANT_URL")
     evidence = await context.recall.search(
-        request.question, owner=request.owner, limit=PASSAGES, titles=request.titles or None
+        request.question,
+        owner=request.owner,
+        limit=PASSAGES,
+        titles=request.titles or None,
+        prefer=await _pages_of(context, request),
     )
     reading = read(request.question, evidence)
     looked_at = [" > ".join((one.passage.title, *one.passage.section)) for one in evidence]
@@ -125,6 +132,12 @@ async def _answer(context: Context, request: QAInput, config: RunnableConfig) ->
     )
 
 
+async def _pages_of(context: Context, request: QAInput) -> list[str]:
+    """The pages of the topics, redirects followed."""
+    found = [await context.library.coverage(request.owner, context.source.name, topic) for topic in request.topics]
+    return [coverage.titles[0] for coverage in found if coverage and coverage.titles]
+
+
 async def _phrase(
     context: Context, request: QAInput, reading: Reading, evidence: Sequence[Evidence], config: RunnableConfig
 ) -> tuple[str | None, Usage, str]:
@@ -132,16 +145,18 @@ async def _phrase(
 
     The best passage goes first, for a small model heeds the beginning most.
     """
-    ordered = [evidence[reading.evidence], *(one for one in evidence if one is not evidence[reading.evidence])]
-    messages = ANSWER.format_messages(passages=describe(ordered[:PASSAGES_FOR_MODEL]), question=request.question)
+    best = evidence[reading.evidence]
+    small = is_small(writer_in_use(context))
+    shown = [best, *(one for one in evidence if one is not best)]
+    shown = shown[: PASSAGES_FOR_SMALL_MODEL if small else PASSAGES_FOR_MODEL]
+    messages = ANSWER.format_messages(passages=describe(shown), question=request.question)
     try:
         said = await ask(context, messages, config, max_tokens=ANSWER_TOKENS, agent="qa", owner=request.owner)
     except NoModelAnswers:
         return None, Usage(), "quote"
     text = " ".join(said.text.split())
-    best = evidence[reading.evidence]
     # A tiny model's words must stand in the one sentence that was found, for it joins what does not belong together.
-    allowed = [_sentence_only(best, reading.sentence)] if is_small(writer_in_use(context)) else evidence
+    allowed = [_sentence_only(best, reading.sentence)] if small else evidence
     if not said.whole or not supported(text, allowed).holds or not _says(reading.answer, text):
         return None, said.usage, "quote"
     return text, said.usage, said.model
@@ -198,6 +213,7 @@ async def _reply(context: Context, request: QAInput, config: RunnableConfig) -> 
 def _request(assignment: Assignment, run: RunView) -> QAInput:
     return QAInput(
         question=run.request.message or assignment.topic or "",
+        topics=run.topics,
         conversation_id=run.request.conversation_id,
         owner=run.request.owner,
         **assignment.params,

@@ -1,8 +1,9 @@
-"""How planning time grows: python benchmarks/planner.py [--most 10000] [--rounds 5]
+"""How planning time grows with the number of goals and ways.
 
-Random lattices from fixed seeds: each goal requires up to three earlier ones (the share of goals that require nothing is an
-eighth), whole-number costs from 0 to 50, targets are the last tenth of the goals, at most ten. CPU seconds of this process,
-so that neighbours on the machine do not count. Rows end early when one plan takes longer than ``SLOW_S``.
+Random lattices from fixed seeds: each goal requires up to three earlier ones (only among the first eighth may it be
+none), costs are whole numbers from 0 to 50, targets are the last tenth of the goals, at most ten; with one way, all
+goals. CPU time of this process, so that neighbours on the machine count little. Rows end early when a plan takes
+longer than ``SLOW_S``. The limits: --most goals, --rounds seeds a row.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ SLOW_S = 20.0
 def random_lattice(
     seed: int, goals: int, ways: int, *, requires: int = 3, circles: bool = False, window: int | None = None
 ) -> Lattice:
-    """Goals that require earlier ones, those of a window only, or with ``circles`` any; one way always goes backward."""
+    """Goals that require earlier ones, of a window only, or with ``circles`` any; one way always goes backward."""
     rng = random.Random(seed)
     ids = [f"g{number:05}" for number in range(goals)]
     table: dict[str, list[Way]] = {}
@@ -51,7 +52,7 @@ def timed(lattice: Lattice, targets: list[str]) -> tuple[float, Plan]:
 
 def growth(most: int, rounds: int) -> None:
     print("growth: median CPU time, its ratio to the row above, cost ÷ proven lower bound (1 = exact)")
-    print(f"{'ways':>4} {'goals':>6} {'steps':>6} {'ms':>10} {'ratio':>7} {'worst ms':>10} {'cost/bound':>11} {'exact':>6}")
+    print(f"{'ways':>4} {'goals':>6} {'steps':>6} {'ms':>10} {'ratio':>7} {'worst ms':>10} {'cost/bound':>11} exact")
     for ways in (1, 2, 3):
         before = 0.0
         for goals in [size for size in SIZES if size <= most]:
@@ -95,14 +96,16 @@ def exact(rounds: int) -> None:
     }
     for name, (options, targets) in families.items():
         took: list[float] = []
+        unproven = 0
         for seed in range(rounds):
             lattice = random_lattice(seed, 64, 3, **options)  # type: ignore[arg-type]  # a table of keyword arguments
             seconds, found = timed(lattice, sorted(lattice.goals)[-targets:])
-            assert found.exact
             took.append(seconds)
+            unproven += not found.exact
             if sum(took) > SLOW_S:
                 break
         note = "" if len(took) == rounds else f"  ({len(took)} seeds)"
+        note += f"  {unproven} gave up the proof" if unproven else ""
         print(f"{name:44} {statistics.median(took) * 1e3:8.2f} {max(took) * 1e3:9.2f}{note}", flush=True)
 
 

@@ -127,7 +127,7 @@ def _undominated(problem: Problem, own: list[int], needs: dict[int, int], extra:
     kept = own[:]
     for way in reversed(own):
         for other in kept:
-            if other == way:
+            if other == way or problem.cost[other] > problem.cost[way]:
                 continue
             beyond = [required for required in problem.requires[other] if not needs[way] >> required & 1]
             if beyond and extra is None:
@@ -208,7 +208,13 @@ def _cut(problem: Problem, ways: Ways, rest: dict[int, int]) -> list[int]:
     top = max(problem.targets, key=height.__getitem__)
     if not height[top]:
         return []
-    dearest = {way: max(requires[way], key=height.__getitem__, default=-1) for own in ways for way in own}
+    dearest: dict[int, int] = {}
+    for own in ways:
+        for way in own:
+            most = dearest[way] = -1
+            for required in requires[way]:
+                if height[required] > most:
+                    most, dearest[way] = height[required], required
     zone, stack = {top}, [top]
     entering: list[int] = []
     while stack:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
@@ -93,6 +93,9 @@ def hasse_svg(lattice: Lattice, walked: Sequence[Collection[str]] = (), limit: i
         for column, state in enumerate(level):
             at[state] = (width / 2 + (column - (len(level) - 1) / 2) * _COLUMN, height - 40 - _MARGIN - row * _ROW)
     walk = set(diagram.walk)
+    below: dict[State, list[State]] = {}
+    for lower, upper in (*diagram.covers, *diagram.walk):
+        below.setdefault(upper, []).append(lower)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
         ' role="img" font-family="system-ui, sans-serif" font-size="11">',
@@ -100,7 +103,7 @@ def hasse_svg(lattice: Lattice, walked: Sequence[Collection[str]] = (), limit: i
         '<rect width="100%" height="100%" fill="#fff"/>',
         *[_svg_edge(edge, at, walked=False) for edge in diagram.covers if edge not in walk],
         *[_svg_edge(edge, at, walked=True) for edge in diagram.walk],
-        *[_svg_state(state, at[state], walked=state in diagram.walked) for state in diagram.states],
+        *[_svg_state(state, at[state], _label(state, below), state in diagram.walked) for state in diagram.states],
         f'<text x="{width / 2}" y="{height - 24}" text-anchor="middle" fill="#495057">{escape(diagram.note)}</text>',
         "</svg>",
     ]
@@ -179,12 +182,20 @@ def _svg_edge(edge: tuple[State, State], at: dict[State, tuple[float, float]], *
     return f'{line}<text x="{(x1 + x2) / 2 + 6:g}" y="{(y1 + y2) / 2:g}" fill="{_WALKED}">{label}</text>'
 
 
-def _svg_state(state: State, place: tuple[float, float], *, walked: bool) -> str:
+def _label(state: State, below: Mapping[State, Sequence[State]]) -> list[str]:
+    """Lines that tell a state from its neighbours: its goals, or what it adds where it follows from one state only."""
+    if len(state) <= 2:
+        return [_cut(goal) for goal in sorted(state)] or ["∅"]
+    under = set(below.get(state, ()))
+    added = state - next(iter(under)) if len(under) == 1 else frozenset[str]()
+    return [f"{len(state)} goals", *([f"+{_cut(min(added))}"] if len(added) == 1 else [])]
+
+
+def _svg_state(state: State, place: tuple[float, float], label: list[str], walked: bool) -> str:
     x, y = place
     fill, text = (_WALKED, "#fff") if walked else ("#f1f3f5", "#212529")
-    names = [escape(_cut(goal)) for goal in sorted(state)]
-    lines = names if 0 < len(names) <= 2 else ["∅"] if not names else [f"{len(names)} goals"]
-    wide, high = min(_COLUMN - 10, 16 + 7 * max(len(line) for line in lines)), 10 + 13 * len(lines)
+    lines = [escape(line) for line in label]
+    wide, high = min(_COLUMN - 10, 16 + 7 * max(len(line) for line in label)), 10 + 13 * len(lines)
     spans = "".join(
         f'<tspan x="{x:g}" y="{y + 4 + 13 * (number - (len(lines) - 1) / 2):g}">{line}</tspan>'
         for number, line in enumerate(lines)

@@ -10,13 +10,16 @@ own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from graphs.and_or import INFINITE, Problem, Ways, heights, lower_bound, reduce_ways
 
 EXACT_GOALS = 64
-"""Goals with a choice up to which the search always ends with a proven optimum."""
+"""Goals with a choice up to which the search goes on until it has a proven optimum."""
+EXACT_WORK = 600_000
+"""Ways looked at (nodes × ways) before even such a search gives up its proof, about ten to twenty seconds. Only dense
+circles among alternatives with many targets were seen to need so much; the plan then says that it is not exact."""
 APPROXIMATE_WORK = 10_000
 """Ways looked at (nodes × ways) after the first node, when there are more goals with a choice than that."""
 CUT_WORK = 300_000
@@ -47,14 +50,34 @@ class _Node:
 def least_cost(problem: Problem, *, exact_goals: int = EXACT_GOALS) -> Choice | None:
     """The cheapest choice of ways that reaches every target, or None when none does.
 
-    With at most ``exact_goals`` goals with a choice the result is an optimum (``bound`` equals ``cost``). Above that
-    the search ends after a fixed amount of work; then bound ≤ optimum ≤ cost, and cost is at most bound × number of
-    goals (on random instances much closer, see docs/decisions/lattice.md).
+    With at most ``exact_goals`` goals with a choice the result is an optimum (``bound`` equals ``cost``), short of
+    ``EXACT_WORK``. Above that the search ends after a fixed small amount of work; then bound ≤ optimum ≤ cost, and cost
+    is at most bound × number of goals (on random instances much closer, see docs/decisions/lattice.md).
     """
     if problem.acyclic and all(len(own) == 1 for own in problem.ways):
         cost = sum([problem.cost[own[0]] for own in problem.ways])
         return Choice({goal: own[0] for goal, own in enumerate(problem.ways)}, cost, cost)
-    return _Search(problem, exact_goals).run()
+    if problem.acyclic:
+        return _Search(problem, exact_goals).run()
+    order, sorted_problem = _by_height(problem)
+    choice = _Search(sorted_problem, exact_goals).run()
+    if choice is None:
+        return None
+    return Choice({order[goal]: way for goal, way in choice.ways.items()}, choice.cost, choice.bound)
+
+
+def _by_height(problem: Problem) -> tuple[list[int], Problem]:
+    """The problem with low goals first, so that what repeats until nothing changes has little to repeat."""
+    height = heights(problem, list(problem.ways), problem.cost)
+    order = sorted(range(len(problem.ways)), key=lambda goal: (height[goal], goal))
+    place = {goal: position for position, goal in enumerate(order)}
+    return order, Problem(
+        requires=[tuple([place[goal] for goal in required]) for required in problem.requires],
+        cost=problem.cost,
+        ways=[problem.ways[goal] for goal in order],
+        targets=[place[goal] for goal in problem.targets],
+        acyclic=False,
+    )
 
 
 class _Search:
@@ -75,11 +98,11 @@ class _Search:
         if not self.best:
             return None
         self.bounded = self.bounded and bool(stack) and self._too_many(stack[-1].ways)
-        budget = APPROXIMATE_WORK // sum([len(own) for own in stack[-1].ways]) if self.bounded else INFINITE
-        while stack and budget:
+        work = APPROXIMATE_WORK if self.bounded else EXACT_WORK
+        while stack and work > 0:
             node = stack.pop()
             if node.bound < self.best_cost:
-                budget -= 1
+                work -= sum([len(own) for own in node.ways])
                 stack += self._cases(node)
         return Choice(self.best, self.best_cost, min([self.best_cost, *[node.bound for node in stack]]))
 
@@ -96,7 +119,7 @@ class _Search:
             if reduced is None:
                 return []
             ways, needed = reduced
-            self._try_solutions(ways, needed)
+            self._try_solutions(ways, needed, first=not node.bound)
             if not any(len(own) > 1 and needed >> goal & 1 for goal, own in enumerate(ways)):
                 return []
             rounds = self._rounds(node, ways)
@@ -125,18 +148,21 @@ class _Search:
             for way in sorted(node.ways[goal], key=lambda way: (-rest[way], -way))
         ]
 
-    def _try_solutions(self, ways: Ways, needed: int) -> None:
-        """Keep the best of a few quick solutions; the last rule makes cost ≤ bound × goals true."""
-        self._try(ways, needed, sum)
-        self._try(ways, 0, sum)
+    def _try_solutions(self, ways: Ways, needed: int, *, first: bool) -> None:
+        """Keep the best of a few quick solutions; the one by heights makes cost ≤ bound × goals true."""
+        self._try(_cheapest_trees(self.problem, ways, needed))
+        if not first:
+            return
+        self._try(_cheapest_trees(self.problem, ways, 0))
         if self.bounded:
-            self._try(ways, 0, lambda costs: max(costs, default=0))
-        while self.best and self._try(ways, needed | sum([1 << goal for goal in self.best]), sum):
-            pass
+            self._try(_lowest(self.problem, ways))
+        while self.best:
+            known = needed | sum([1 << goal for goal in self.best])
+            if not self._try(_cheapest_trees(self.problem, ways, known)):
+                break
 
-    def _try(self, ways: Ways, free: int, total: Callable[[list[int]], int]) -> bool:
-        """Take for each goal the way that looks cheapest from below; whether that gave a better solution."""
-        best = _supporters(self.problem, ways, free, total)
+    def _try(self, best: list[int]) -> bool:
+        """Take the given way of each goal that the targets then need; whether that is a better solution."""
         chosen: dict[int, int] = {}
         stack = list(self.problem.targets)
         while stack:
@@ -151,24 +177,38 @@ class _Search:
         return True
 
 
-def _supporters(problem: Problem, ways: Ways, free: int, total: Callable[[list[int]], int]) -> list[int]:
-    """The way of each goal that costs least with ``total`` of what it requires; ``free`` requirements cost nothing."""
+def _cheapest_trees(problem: Problem, ways: Ways, free: int) -> list[int]:
+    """For each goal the way with the least cost of a tree below it, in which ``free`` goals (bits) cost nothing."""
     cost, best = [INFINITE] * len(ways), [-1] * len(ways)
+    paid = [not free >> goal & 1 for goal in range(len(ways))]
     changed = True
     while changed:
         changed = False
         for goal, own in enumerate(ways):
             for way in own:
-                below = [cost[required] for required in problem.requires[way]]
-                if INFINITE in below:
-                    continue
-                if free:
-                    pairs = zip(problem.requires[way], below, strict=True)
-                    below = [0 if free >> required & 1 else price for required, price in pairs]
-                price = min(problem.cost[way] + total(below), INFINITE - 1)
-                if price < cost[goal]:
-                    cost[goal], best[goal] = price, way
-                    changed = not problem.acyclic
+                tree = problem.cost[way]
+                for required in problem.requires[way]:
+                    if cost[required] == INFINITE:
+                        break
+                    if paid[required]:
+                        tree += cost[required]
+                else:
+                    tree = min(tree, INFINITE - 1)
+                    if tree < cost[goal]:
+                        cost[goal], best[goal] = tree, way
+                        changed = not problem.acyclic
+    return best
+
+
+def _lowest(problem: Problem, ways: Ways) -> list[int]:
+    """For each goal the way with the least height."""
+    height = heights(problem, ways, problem.cost)
+    best = [-1] * len(ways)
+    for goal, own in enumerate(ways):
+        for way in own:
+            top = max([height[required] for required in problem.requires[way]], default=0)
+            if top + problem.cost[way] == height[goal] and best[goal] < 0:
+                best[goal] = way
     return best
 
 

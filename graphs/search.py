@@ -5,7 +5,6 @@ The ways are chosen by ``least_cost``; here they become steps in a useful order,
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from errors import LuminaError
 from graphs.and_or import Problem
 from graphs.lattice import Lattice, State, Way
 from graphs.least_cost import EXACT_GOALS, least_cost
+from graphs.urgency import by_urgency
 
 RESOLUTION = 1e-6
 """Costs that differ by less than this (a microsecond, when they are seconds) count as equal."""
@@ -135,7 +135,9 @@ def plan(
     choice = least_cost(relevant.problem, exact_goals=exact_goals)
     if choice is None:
         raise _no_plan(lattice, start, goals, frozenset(blocked), cost or {})
-    steps = _ordered(lattice, held, [relevant.steps[way] for way in choice.ways.values()])
+    chosen = {relevant.steps[way].goal: relevant.steps[way] for way in choice.ways.values()}
+    order = by_urgency({goal: (step.cost, step.requires) for goal, step in chosen.items()}, lattice.values)
+    steps = tuple([chosen[goal] for goal in order])
     total = math.fsum([step.cost for step in steps])
     exact = choice.bound >= choice.cost
     return Plan(start, goals, steps, total, exact=exact, bound=total if exact else relevant.seconds(choice.bound))
@@ -262,57 +264,6 @@ def _price(way: Way, blocked: Collection[str], cost: Mapping[str, float]) -> flo
     if not price >= 0:
         raise InvalidCost(f"way «{way.id}» costs {price}: a cost is a number ≥ 0, infinity rules the way out")
     return price
-
-
-def _ordered(lattice: Lattice, held: int, steps: list[Step]) -> tuple[Step, ...]:
-    """The steps by urgency, each after those that it requires."""
-    by_goal = {step.goal: step for step in steps}
-    above: dict[str, list[str]] = {goal: [] for goal in by_goal}
-    missing: dict[str, int] = {}
-    for step in steps:
-        below = [goal for goal in step.requires if goal in by_goal]
-        missing[step.goal] = len(below)
-        for goal in below:
-            above[goal].append(step.goal)
-    urgency = _urgency(lattice, by_goal, above, dict(missing))
-    ready = [(-urgency[goal], goal) for goal, count in missing.items() if not count]
-    heapq.heapify(ready)
-    ordered: list[Step] = []
-    while ready:
-        _, goal = heapq.heappop(ready)
-        ordered.append(by_goal[goal])
-        for dependent in above[goal]:
-            missing[dependent] -= 1
-            if not missing[dependent]:
-                heapq.heappush(ready, (-urgency[dependent], dependent))
-    return tuple(ordered)
-
-
-def _urgency(
-    lattice: Lattice, by_goal: Mapping[str, Step], above: Mapping[str, list[str]], missing: dict[str, int]
-) -> dict[str, float]:
-    """For each goal the best value per cost of a chain of steps that starts with it."""
-    order = [goal for goal, count in missing.items() if not count]
-    for goal in order:  # grows while it is read
-        for dependent in above[goal]:
-            missing[dependent] -= 1
-            if not missing[dependent]:
-                order.append(dependent)
-    chain: dict[str, tuple[float, float, float]] = {}
-    for goal in reversed(order):
-        value, cost = lattice.values[goal], by_goal[goal].cost
-        best = (_ratio(value, cost), value, cost)
-        for dependent in above[goal]:
-            _, more_value, more_cost = chain[dependent]
-            longer = (value + more_value, cost + more_cost)
-            if _ratio(*longer) > best[0]:
-                best = (_ratio(*longer), *longer)
-        chain[goal] = best
-    return {goal: ratio for goal, (ratio, _, _) in chain.items()}
-
-
-def _ratio(value: float, cost: float) -> float:
-    return value / cost if cost else math.inf
 
 
 def _no_plan(

@@ -115,11 +115,24 @@ class Consumer:
             if time.monotonic() >= next_claim:
                 await self._take_over()
                 next_claim = time.monotonic() + self._lease_ms / 5000
-            reply: Any = await self._redis.xreadgroup(
+            for _, entries in await self._next() or ():
+                await self._handle(entries, {})
+
+    async def _next(self) -> Any:
+        """New entries; a stop ends the wait at once. What arrives in that moment stays pending, for whoever is next."""
+        reading = asyncio.ensure_future(
+            self._redis.xreadgroup(
                 self._group, self._name, {self._stream: ">"}, count=self._batch, block=self._block_ms
             )
-            for _, entries in reply or ():
-                await self._handle(entries, {})
+        )
+        stopped = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait({reading, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            return reading.result() if reading.done() else None
+        finally:
+            for task in (reading, stopped):
+                task.cancel()
+            await asyncio.wait({reading, stopped})
 
     async def _resume(self) -> None:
         """What this name was given in an earlier life, or before the connection broke."""

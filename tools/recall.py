@@ -34,6 +34,11 @@ SHORTLIST = 6
 30 recall@1 differs by less than 0.005."""
 
 
+PREFERENCE = 1.0
+"""What a page that the question is about is worth more, in the unit of the ranking (log odds): it breaks near ties for
+vague questions. On 60 questions over five crawls of 30 real pages, 0 to 3 made no difference."""
+
+
 class Embedder(Protocol):
     """Turns texts into vectors of length 1."""
 
@@ -102,7 +107,14 @@ class Recall:
         self._embedder = embedder
 
     async def search(
-        self, question: str, *, owner: str, limit: int = 5, titles: Sequence[str] | None = None, mode: Mode = "hybrid"
+        self,
+        question: str,
+        *,
+        owner: str,
+        limit: int = 5,
+        titles: Sequence[str] | None = None,
+        prefer: Sequence[str] = (),
+        mode: Mode = "hybrid",
     ) -> list[Evidence]:
         """The best passages, best first.
 
@@ -111,6 +123,7 @@ class Recall:
             owner: Whose memory is searched.
             limit: How many passages at most.
             titles: Only passages of these pages.
+            prefer: Pages that the question is about; each of their sentences scores ``PREFERENCE`` more.
             mode: ``hybrid`` is all that is described above; ``dense`` and ``sparse`` keep the order of one search.
         """
         if not question.strip() or limit < 1:
@@ -120,8 +133,9 @@ class Recall:
         )
         asked = (await self._embedder.encode([question], query=True))[0]
         found = await self._candidates(question, asked, where, max(CANDIDATES, limit), mode)
+        found.sort(key=lambda one: one.hit.record.payload["title"] not in prefer)
         shortlist = found[: max(SHORTLIST, limit)]
-        evidence = await self._scored(question, asked, shortlist, found)
+        evidence = await self._scored(question, asked, shortlist, found, frozenset(prefer))
         if mode == "hybrid":
             evidence.sort(key=lambda one: -one.score)
         return evidence[:limit]
@@ -152,7 +166,12 @@ class Recall:
         return sorted(scored, key=lambda one: (-(one.dense + one.words), one.hit.record.id))
 
     async def _scored(
-        self, question: str, asked: NDArray[np.float32], shortlist: Sequence[_Scored], found: Sequence[_Scored]
+        self,
+        question: str,
+        asked: NDArray[np.float32],
+        shortlist: Sequence[_Scored],
+        found: Sequence[_Scored],
+        prefer: frozenset[str],
     ) -> list[Evidence]:
         passages = [Passage.from_record(one.hit.record) for one in shortlist]
         borders = [sentence_borders(passage.text) or [(0, len(passage.text))] for passage in passages]
@@ -169,7 +188,8 @@ class Recall:
         cosines = [near[end - len(one.sentences) : end] for one, end in zip(candidates, ends, strict=True)]
         pool = [stems(one.hit.record.text) for one in found]
         features = sentence_features(question, candidates, cosines, pool)
-        scores = features @ WEIGHTS
+        favour = [PREFERENCE if one.title in prefer else 0.0 for one in candidates for _ in one.sentences]
+        scores = features @ WEIGHTS + favour
         return [
             _evidence(passage, cut, features[end - len(cut) : end], scores[end - len(cut) : end])
             for passage, cut, end in zip(passages, borders, ends, strict=True)

@@ -234,7 +234,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.dictionaries(st.sampled_from(["version", "goals", "intents", "standing", "limits"]), JSON))
 def test_any_data_is_either_a_goal_file_or_told_what_is_wrong(
     tmp_path_factory: pytest.TempPathFactory, data: object

@@ -118,7 +118,7 @@ def test_no_input_crashes_or_leaves_private_marks(wikitext: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "unit", ["[[", "{{", "{{a|", "<div>", "<ref>", "{|\n", "'''", "[[a|", "==a==\n", "* ", "<!--", "("]
+    "unit", ["[[", "{{", "{{a|", "<div>", "<ref>", "{|\n", "'''", "[[a|", "==a==\n", "* ", "<!--", "(", "[http://a ", "<i {{a}}", "{{a|<b>}}</b>"]
 )
 def test_hostile_repetition_is_read_in_bounded_time(unit: str) -> None:
     started = time.monotonic()

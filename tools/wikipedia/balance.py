@@ -19,6 +19,7 @@ _TAGS = frozenset(
     "var".split()
 )
 """What else stands between angle brackets is text."""
+_SINGLE = frozenset("br hr wbr img link meta li dd dt td tr th ref references nowiki".split())
 _LITERAL = frozenset({"nowiki", "math", "pre", "syntaxhighlight", "source", "ce", "chem", "score", "timeline"})
 """Tags whose content is no wikitext."""
 _PICTURE = re.compile(r"\s*(?:file|image|datei|bild|fichier|archivo|immagine|ficheiro)\s*:", re.I)
@@ -27,21 +28,33 @@ _DEEPEST = 30
 _PART_CHARS = 4000
 """Parts are cut at the first blank line outside of all brackets after this many characters."""
 
+_UNCLOSED_URL = re.compile(
+    r"\[(?=(?:[a-z]{3,7}:)?//|mailto:)(?![^\[\]\n]*(?:\[{1,2}[^\[\]\n]*\]{1,2}[^\[\]\n]*){0,3}\])", re.I
+)
+
+_ANGLE = re.compile(r"<(?=[/a-zA-Z!])(?!/?([a-zA-Z][a-zA-Z0-9]{0,15})\b[^<>]{0,400}>)")
+_PARAGRAPH_TAG = re.compile(r"</?p\b[^<>]{0,400}>", re.I)
+
 Cut = tuple[int, int]
 
 
 def balanced_parts(text: str) -> Iterator[str]:
-    """The text in parts, in order, in which every bracket and tag is paired; what is not is left out."""
-    unpaired, cuts, deepest = _scan(text)
+    """The text in parts, in order, in which every bracket and tag is paired.
+
+    What has no partner is left out; what looks like a tag and is none is escaped.
+    """
+    text = _PARAGRAPH_TAG.sub("\n\n", _ANGLE.sub("&lt;", _UNCLOSED_URL.sub("", text)))
+    changes, cuts, deepest = _scan(text)
     if deepest > _DEEPEST:
         yield re.sub(r"\{\{|\}\}|\[\[|\]\]|<[^<>]{0,400}>", " ", text)
         return
     position = at = 0
     for cut in [*cuts, len(text)]:
         kept: list[str] = []
-        while at < len(unpaired) and unpaired[at][0] < cut:
-            start, end = unpaired[at]
-            kept.append(text[position : max(position, start)])
+        while at < len(changes) and changes[at][0][0] < cut:
+            (start, end), instead = changes[at]
+            if start >= position:
+                kept += [text[position:start], instead]
             position = max(position, end)
             at += 1
         yield "".join([*kept, text[position:cut]])
@@ -58,11 +71,12 @@ def _with_rest(text: str, opener: Cut) -> Cut:
     return start, len(text) if line_end < 0 else line_end
 
 
-def _scan(text: str) -> tuple[list[Cut], list[int], int]:
-    """Unpaired marks in order, where the text may be cut, and how deep it nests."""
+def _scan(text: str) -> tuple[list[tuple[Cut, str]], list[int], int]:
+    """What to replace by what, in order; where the text may be cut; how deep it nests."""
     stack: list[tuple[str, Cut]] = []
     waiting = {"{{": 0, "[[": 0}
     unpaired: list[Cut] = []
+    foreign: list[int] = []
     unclosed: set[str] = set()
     cuts: list[int] = []
     deepest = position = 0
@@ -80,7 +94,10 @@ def _scan(text: str) -> tuple[list[Cut], list[int], int]:
                 _pop_to(_CLOSERS[token], stack, waiting, unpaired, text)
             else:
                 unpaired.append(mark.span())
-        elif name not in _TAGS or token.endswith("/>"):
+        elif name not in _TAGS:
+            if name not in _SINGLE:
+                foreign.append(mark.start())
+        elif token.endswith("/>"):
             continue
         elif mark[1]:
             if _open_here(name, stack):
@@ -98,7 +115,7 @@ def _scan(text: str) -> tuple[list[Cut], list[int], int]:
             stack.append((name, mark.span()))
         deepest = max(deepest, waiting["{{"] + waiting["[["])
     unpaired += [_with_rest(text, span) for _, span in stack]
-    return sorted(unpaired), cuts, deepest
+    return sorted([*((span, "") for span in unpaired), *(((at, at + 1), "&lt;") for at in foreign)]), cuts, deepest
 
 
 def _open_here(name: str, stack: Sequence[tuple[str, Cut]]) -> bool:
