@@ -135,9 +135,9 @@ def plan(
     choice = least_cost(relevant.problem, exact_goals=exact_goals)
     if choice is None:
         raise _no_plan(lattice, start, goals, frozenset(blocked), cost or {})
-    chosen = {relevant.steps[way].goal: relevant.steps[way] for way in choice.ways.values()}
-    order = by_urgency({goal: (step.cost, step.requires) for goal, step in chosen.items()}, lattice.values)
-    steps = tuple([chosen[goal] for goal in order])
+    chosen = {way.goal: (way, price) for way, price in [relevant.ways[number] for number in choice.ways.values()]}
+    order = by_urgency({goal: (price, way.requires) for goal, (way, price) in chosen.items()}, lattice.values)
+    steps = tuple([Step(goal, way.id, price, way.requires) for goal, (way, price) in [(g, chosen[g]) for g in order]])
     total = math.fsum([step.cost for step in steps])
     exact = choice.bound >= choice.cost
     return Plan(start, goals, steps, total, exact=exact, bound=total if exact else relevant.seconds(choice.bound))
@@ -193,7 +193,7 @@ class _Relevant:
         self, lattice: Lattice, held: int, wanted: int, blocked: frozenset[str], cost: Mapping[str, float]
     ) -> None:
         self._lattice, self._held, self._blocked, self._cost = lattice, held, blocked, cost
-        self.steps: list[Step] = []
+        self.ways: list[tuple[Way, float]] = []
         self._owner: list[int] = []
         self._requires: list[tuple[int, ...]] = []
         targets = [number for number in range(len(lattice.order)) if wanted >> number & 1]
@@ -205,7 +205,7 @@ class _Relevant:
             ways[place[number]].append(way)
         self.problem = Problem(
             requires=[tuple([place[number] for number in required]) for required in self._requires],
-            cost=[round(step.cost / RESOLUTION) * self._unit + 1 for step in self.steps],
+            cost=[round(price / RESOLUTION) * self._unit + 1 for _, price in self.ways],
             ways=[tuple(own) for own in ways],
             targets=[place[number] for number in targets],
             acyclic=acyclic,
@@ -214,42 +214,43 @@ class _Relevant:
     def _visit(self, targets: list[int]) -> tuple[list[int], bool]:
         """Goals below the targets in depth-first postorder, and whether no circle was met."""
         order: list[int] = []
-        below: dict[int, list[int]] = {}
-        done: set[int] = set()
+        done = [False] * len(self._lattice.order)
+        entered = done[:]
         acyclic = True
-        stack = targets[::-1]
-        while stack:
-            number = stack[-1]
-            if number not in below:
-                below[number] = self._open(number)
-            while below[number] and below[number][-1] in done:
-                below[number].pop()
-            if number in done or not below[number]:
-                stack.pop()
-                if number not in done:
-                    done.add(number)
-                    order.append(number)
+        for target in targets:
+            if entered[target]:
                 continue
-            if below[number][-1] in below:
-                acyclic = False
-                below[number].pop()
-            else:
-                stack.append(below[number].pop())
+            entered[target] = True
+            path = [(target, self._open(target))]
+            while path:
+                number, below = path[-1]
+                while below:
+                    required = below.pop()
+                    if not entered[required]:
+                        entered[required] = True
+                        path.append((required, self._open(required)))
+                        break
+                    acyclic = acyclic and done[required]
+                else:
+                    path.pop()
+                    done[number] = True
+                    order.append(number)
         return order, acyclic
 
     def _open(self, number: int) -> list[int]:
         """Note the usable ways of a goal; the goals that they may require."""
-        below: dict[int, None] = {}
+        below: list[int] = []
         for way, required in zip(self._lattice.ways[number], self._lattice.requires[number], strict=True):
             price = _price(way, self._blocked, self._cost)
             if price == math.inf:
                 continue
-            missing = [one for one in required if not self._held >> one & 1]
-            self.steps.append(Step(way.goal, way.id, price, way.requires))
+            if self._held:
+                required = tuple([one for one in required if not self._held >> one & 1])
+            self.ways.append((way, price))
             self._owner.append(number)
-            self._requires.append(tuple(missing))
-            below.update(dict.fromkeys(missing))
-        return list(below)[::-1]
+            self._requires.append(required)
+            below += required
+        return below
 
     def seconds(self, bound: int) -> float:
         """The cost that an integer bound proves, the rounding of each step's cost allowed for."""

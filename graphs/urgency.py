@@ -1,7 +1,7 @@
 """The order of the steps of a plan: value early, each step after those that it requires.
 
-The best order (least weighted sum of completion times under precedence) is NP-hard to find; this rule is linear but for a
-heap, and says in one sentence why a step comes first.
+The best order (least weighted sum of completion times under precedence) is NP-hard to find; this rule is linear but for
+a heap, and says in one sentence why a step comes first.
 """
 
 from __future__ import annotations
@@ -53,18 +53,16 @@ def _urgencies(
             missing[dependent] -= 1
             if not missing[dependent]:
                 order.append(dependent)
-    chain: dict[str, tuple[float, float, float]] = {}
+    chain_value: dict[str, float] = {}
+    chain_cost: dict[str, float] = {}
+    urgency: dict[str, float] = {}
     for goal in reversed(order):
         value, cost = values[goal], steps[goal][0]
-        best = (_ratio(value, cost), value, cost)
+        most, best_value, best_cost = (value / cost if cost else math.inf), value, cost
         for dependent in above[goal]:
-            _, more_value, more_cost = chain[dependent]
-            ratio = _ratio(value + more_value, cost + more_cost)
-            if ratio > best[0]:
-                best = (ratio, value + more_value, cost + more_cost)
-        chain[goal] = best
-    return {goal: ratio for goal, (ratio, _, _) in chain.items()}
-
-
-def _ratio(value: float, cost: float) -> float:
-    return value / cost if cost else math.inf
+            longer_value, longer_cost = value + chain_value[dependent], cost + chain_cost[dependent]
+            ratio = longer_value / longer_cost if longer_cost else math.inf
+            if ratio > most:
+                most, best_value, best_cost = ratio, longer_value, longer_cost
+        urgency[goal], chain_value[goal], chain_cost[goal] = most, best_value, best_cost
+    return urgency

@@ -12,14 +12,15 @@ import email.utils
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import httpx
 
 from tools.wikipedia.source import SourceError, SourceUnavailable
 
+T = TypeVar("T")
 MAXLAG_S = 5
 """Seconds of replication lag from which a wiki should refuse to answer; the value that its manual recommends."""
 BUSY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -233,6 +234,17 @@ class Api:
                 "redirected",
             )
         return there._replace(query="", fragment="").geturl()
+
+
+async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Results in order; when one fails, the others are cancelled and its error is raised as it is."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def open_client(concurrency: int, timeout_s: float) -> httpx.AsyncClient:

@@ -32,7 +32,7 @@ _UNCLOSED_URL = re.compile(
     r"\[(?=(?:[a-z]{3,7}:)?//|mailto:)(?![^\[\]\n]*(?:\[{1,2}[^\[\]\n]*\]{1,2}[^\[\]\n]*){0,3}\])", re.I
 )
 
-_ANGLE = re.compile(r"<(?=[/a-zA-Z!])(?!/?([a-zA-Z][a-zA-Z0-9]{0,15})\b[^<>]{0,400}>)")
+_ANGLE = re.compile(r"<(?=[/a-zA-Z!])(?!/?[a-zA-Z][a-zA-Z0-9]{0,15}\b[^<>]{0,400}>)(?:/?([a-zA-Z][a-zA-Z0-9]{0,15}))?")
 _PARAGRAPH_TAG = re.compile(r"</?p\b[^<>]{0,400}>", re.I)
 
 Cut = tuple[int, int]
@@ -43,7 +43,7 @@ def balanced_parts(text: str) -> Iterator[str]:
 
     What has no partner is left out; what looks like a tag and is none is escaped.
     """
-    text = _PARAGRAPH_TAG.sub("\n\n", _ANGLE.sub("&lt;", _UNCLOSED_URL.sub("", text)))
+    text = _PARAGRAPH_TAG.sub("\n\n", _ANGLE.sub(_angle, _UNCLOSED_URL.sub("", text)))
     changes, cuts, deepest = _scan(text)
     if deepest > _DEEPEST:
         yield re.sub(r"\{\{|\}\}|\[\[|\]\]|<[^<>]{0,400}>", " ", text)
@@ -59,6 +59,11 @@ def balanced_parts(text: str) -> Iterator[str]:
             at += 1
         yield "".join([*kept, text[position:cut]])
         position = max(position, cut)
+
+
+def _angle(match: re.Match[str]) -> str:
+    """The beginning of a tag that never ends goes; a sign that begins none is escaped."""
+    return "" if (match[1] or "").lower() in _TAGS else match[0].replace("<", "&lt;")
 
 
 def _with_rest(text: str, opener: Cut) -> Cut:

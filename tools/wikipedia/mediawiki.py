@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import httpx
 
-from tools.wikipedia.api import Api, RefusedByWiki
+from tools.wikipedia.api import Api, RefusedByWiki, together
 from tools.wikipedia.expansion import Expansions
 from tools.wikipedia.extracts import read_extract
 from tools.wikipedia.html import read_html
@@ -242,9 +242,7 @@ class MediaWiki:
             async for part in self._api.pages_of(**query):
                 resolution.add(part)
 
-        async with asyncio.TaskGroup() as group:
-            for start in range(0, len(unique), BATCH):
-                group.create_task(ask(unique[start : start + BATCH]))
+        await together(ask(unique[start : start + BATCH]) for start in range(0, len(unique), BATCH))
         return resolution
 
     async def _prefixed(self, prefix: str, limit: int) -> list[str]:
