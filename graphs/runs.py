@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
 
@@ -76,7 +77,7 @@ class Runner:
         )
         return decide(self.goals, situation)
 
-    async def stream(self, request: RunRequest | None, task_id: str) -> AsyncIterator[RunEvent]:
+    async def stream(self, request: RunRequest | None, task_id: str) -> AsyncGenerator[RunEvent, None]:
         """Run a task and tell what happens; a task that was interrupted goes on from its last checkpoint.
 
         Args:
@@ -106,9 +107,10 @@ class Runner:
             if start is None:
                 yield RunEvent("progress", {"agent": "planner", "text": f"going on with task {task_id}"})
             stream = self.graph.astream(start, config, context=self.context, stream_mode="custom", durability="sync")
-            async for chunk in stream:
-                data = dict(chunk)
-                yield RunEvent(data.pop("kind"), data)
+            async with aclosing(cast(AsyncGenerator[dict[str, Any], None], stream)) as chunks:
+                async for chunk in chunks:
+                    data = dict(chunk)
+                    yield RunEvent(data.pop("kind"), data)
         yield RunEvent("done", done(task_id, (await self.graph.aget_state(config)).values))
 
 

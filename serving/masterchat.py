@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header
@@ -98,19 +99,20 @@ async def open_conversation(runner: Runner, owner: str, conversation_id: str | N
     return (await conversations.get(owner, conversation_id)).id
 
 
-async def _turn(runner: Runner, request: RunRequest, task_id: str) -> AsyncIterator[RunEvent]:
+async def _turn(runner: Runner, request: RunRequest, task_id: str) -> AsyncGenerator[RunEvent, None]:
     """A run, with both sides of it kept in the conversation."""
     conversations, id_ = runner.context.conversations, request.conversation_id or ""
     asked = Message("user", request.message)
     await conversations.append(request.owner, id_, [asked], idempotency_key=f"{task_id}:user")
-    async for event in runner.stream(request, task_id):
-        if event.kind == "done":
-            said = _response(request, event.data)
-            yield RunEvent("usage", said.usage)
-            metadata = {"citations": said.citations, "tokens": said.usage, "task_id": task_id}
-            answered = Message("assistant", said.answer, metadata)
-            await conversations.append(request.owner, id_, [answered], idempotency_key=f"{task_id}:assistant")
-        yield event
+    async with aclosing(runner.stream(request, task_id)) as events:
+        async for event in events:
+            if event.kind == "done":
+                said = _response(request, event.data)
+                yield RunEvent("usage", said.usage)
+                metadata = {"citations": said.citations, "tokens": said.usage, "task_id": task_id}
+                answered = Message("assistant", said.answer, metadata)
+                await conversations.append(request.owner, id_, [answered], idempotency_key=f"{task_id}:assistant")
+            yield event
 
 
 def _response(request: RunRequest, done: dict[str, Any]) -> ChatResponse:
@@ -133,18 +135,20 @@ def _response(request: RunRequest, done: dict[str, Any]) -> ChatResponse:
     )
 
 
-async def _sse(events: AsyncIterator[RunEvent]) -> AsyncIterator[bytes]:
+async def _sse(events: AsyncGenerator[RunEvent, None]) -> AsyncGenerator[bytes, None]:
     number = 0
     try:
-        async for event in events:
-            number += 1
-            yield _event(event.kind, event.data, number)
+        async with aclosing(events):
+            async for event in events:
+                number += 1
+                yield _event(event.kind, event.data, number)
     except LuminaError as error:
-        yield _event("error", {"title": type(error).__name__, "detail": str(error), "status": status_of(error)}, number)
+        data = {"title": type(error).__name__, "detail": str(error), "status": status_of(error)}
+        yield _event("error", data, number + 1)
     except Exception as error:  # the response has begun: the client must hear of it, without a trace
         logger.opt(exception=error).error("a streamed run failed")
         detail = "something went wrong here; the log has the details"
-        yield _event("error", {"title": "Internal error", "detail": detail, "status": 500}, number)
+        yield _event("error", {"title": "Internal error", "detail": detail, "status": 500}, number + 1)
 
 
 def _event(kind: str, data: dict[str, Any], number: int) -> bytes:

@@ -40,7 +40,8 @@ async def read(text: TextFrom, titles: list[str]) -> dict[str, Page]:
     source = MediaWiki(API, contact="tests", text=text)
     fetched = await source.fetch(titles)
     await source.aclose()
-    assert not fetched.missing and not fetched.skipped
+    assert not fetched.missing
+    assert not fetched.skipped
     return {page.title: page for page in fetched.pages}
 
 
@@ -57,7 +58,10 @@ async def test_real_articles_are_clean_prose_with_links_and_revisions(wiki: Medi
     for page in fetched.pages:
         text = plain_text(page)
         assert not MARKUP.search(text), (page.title, MARKUP.search(text))
-        assert len(text) > 3000 and page.links and page.revision.isdigit() and page.timestamp.endswith("Z")
+        assert len(text) > 3000
+        assert page.links
+        assert page.revision.isdigit()
+        assert page.timestamp.endswith("Z")
         assert f"oldid={page.revision}" in page.url
         assert httpx.get(page.url, timeout=30).status_code == 200
         for passage in split(page, owner="o", source=wiki.name):
@@ -75,7 +79,8 @@ async def test_wikitext_extracts_and_parse_say_the_same() -> None:
         assert len(ours & theirs) / len(theirs) > 0.95
     for title in TOPICS:
         linked = set(ways["wikitext"][title].links)
-        assert linked and len(linked & set(ways["parse"][title].links)) >= 0.9 * len(linked)
+        assert linked
+        assert len(linked & set(ways["parse"][title].links)) >= 0.9 * len(linked)
 
 
 async def test_real_titles_resolve_as_on_wikipedia(wiki: MediaWiki) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,7 +35,8 @@ def test_sentences_end_where_a_reader_ends_them() -> None:
 def test_passages_keep_section_revision_and_offsets() -> None:
     subject = page(((), "Alpha one. Alpha two."), (("History",), "Beta one. " * 60 + "Beta end."))
     found = passages(subject, max_chars=200)
-    assert found[0].section == () and found[0].text == "Alpha one. Alpha two."
+    assert found[0].section == ()
+    assert found[0].text == "Alpha one. Alpha two."
     assert {passage.section for passage in found[1:]} == {("History",)}
     assert [passage.index for passage in found] == list(range(len(found)))
     assert all(
@@ -46,11 +49,11 @@ def test_passages_keep_section_revision_and_offsets() -> None:
 def test_each_passage_repeats_the_last_sentence_of_the_one_before() -> None:
     text = " ".join(f"Sentence number {number} says something." for number in range(30))
     found = passages(page((("A",), text)), max_chars=200, overlap_sentences=1)
-    for before, after in zip(found, found[1:], strict=False):
+    for before, after in itertools.pairwise(found):
         assert after.start < before.end
         assert before.text.endswith(after.text.split(".")[0] + ".")
     apart = passages(page((("A",), text)), max_chars=200, overlap_sentences=0)
-    assert all(after.start > before.end for before, after in zip(apart, apart[1:], strict=False))
+    assert all(after.start > before.end for before, after in itertools.pairwise(apart))
 
 
 def test_short_sections_under_one_heading_are_joined_and_others_are_not() -> None:
@@ -93,6 +96,4 @@ def test_offsets_always_lead_back_to_the_text_and_nothing_is_lost(
         assert 0 < len(passage.text) <= max_chars
         covered.update(range(passage.start, passage.end))
     assert all(at in covered for at, char in enumerate(text) if not char.isspace())
-    assert all(
-        before.start < after.start and before.end < after.end for before, after in zip(found, found[1:], strict=False)
-    )
+    assert all(before.start < after.start and before.end < after.end for before, after in itertools.pairwise(found))

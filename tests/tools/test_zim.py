@@ -106,7 +106,7 @@ async def test_every_title_lands_in_exactly_one_place(archive: Path) -> None:
         "Fractal#History",
         "Nowhere",
         "Empty",
-        "Data",
+        "data.json",
         "Big",
         "",
         "é" * 127,
@@ -117,13 +117,14 @@ async def test_every_title_lands_in_exactly_one_place(archive: Path) -> None:
     pages = {page.title: page for page in fetched.pages}
     assert pages["Fractal"].redirected_from == ("Fractals", "fractal", "Fractal#History")
     assert pages["Fractal"].revision == "2026-01-02", "the archive's date, where the page names no revision"
-    assert pages["Set"].disambiguation and not pages["Fractal"].disambiguation
+    assert pages["Set"].disambiguation
+    assert not pages["Fractal"].disambiguation
     assert pages["Koch snowflake"].url == "https://en.wikipedia.org/w/index.php?title=Koch&oldid=4711"
     assert pages["Koch snowflake"].revision == "4711"
     assert "é" * 127 in pages
     assert fetched.missing == ("Nowhere",)
     assert {title: why.split(":")[0] for title, why in fetched.skipped.items()} == {
-        "Empty": "empty", "Data": "not an article", "Big": "too large", "": "invalid title",
+        "Empty": "empty", "data.json": "not an article", "Big": "too large", "": "invalid title",
     }  # fmt: skip
     assert await source.revisions(["Fractals", "Mandelbrot set", "Nowhere"]) == {
         "Fractals": "2026-01-02",
@@ -139,7 +140,8 @@ async def test_suggestions_and_search(tmp_path: Path, indexed: bool) -> None:
     assert (await source.suggest("Frctal"))[0] == "Fractal"
     assert (await source.search("What is the Mandelbrot set related to?"))[0] == "Mandelbrot set"
     assert (await source.search("newton fractals"))[0] in ("Newton fractal", "Fractal")
-    assert await source.suggest("") == [] and await source.search("") == []
+    assert await source.suggest("") == []
+    assert await source.search("") == []
     await source.aclose()
 
 
@@ -212,7 +214,9 @@ async def test_what_cannot_be_a_source_is_refused_with_what_is_accepted(wiki_sou
     with pytest.raises(InvalidSource) as caught:
         async with open_source(wiki_source, contact="x"):
             pass
-    assert why in str(caught.value) and "accepted:" in str(caught.value) and "\n" not in str(caught.value)
+    assert why in str(caught.value)
+    assert "accepted:" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 async def test_a_password_in_an_address_is_refused_and_not_repeated() -> None:

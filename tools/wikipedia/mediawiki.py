@@ -5,33 +5,25 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
-from urllib.parse import parse_qs, unquote, urlsplit
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from urllib.parse import urlsplit
 
 import httpx
 
 from tools.wikipedia.api import Api, RefusedByWiki, together
-from tools.wikipedia.expansion import Expansions
-from tools.wikipedia.extracts import read_extract
-from tools.wikipedia.html import read_html
+from tools.wikipedia.reading import Reading, Revision, TextFrom, revision_of
 from tools.wikipedia.resolution import Resolution, to_ask
 from tools.wikipedia.site import Site, read_site
-from tools.wikipedia.source import Fetched, Page, Section
+from tools.wikipedia.source import Fetched, Page
 from tools.wikipedia.titles import (
     clean_title,
     content_words,
     nearest,
     phrases,
     shrinking_prefixes,
-    upper_first,
-    why_invalid,
     with_letters_swapped,
 )
-from tools.wikipedia.wikitext import Draft, read_wikitext
 
-TextFrom = Literal["auto", "wikitext", "extracts", "parse"]
 BATCH = 50
 """Titles a request; the limit of ``api.php`` for those without special rights."""
 MAX_PAGE_BYTES = 2 * 2**20
@@ -42,17 +34,6 @@ _DISAMBIGUATION_CATEGORIES = (
 )
 _SUGGESTION_POOL = 100
 """Titles asked for per prefix when looking for the nearest ones."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """One revision as the batch request gave it."""
-
-    title: str
-    revision: str
-    timestamp: str
-    wikitext: str
-    disambiguation: bool
 
 
 class MediaWiki:
@@ -105,10 +86,9 @@ class MediaWiki:
             jitter=jitter,
         )
         self._max_page_bytes = max_page_bytes
-        self._text = text
         self._site: Site | None = None
         self._site_lock = asyncio.Lock()
-        self._expansions = Expansions(self._api)
+        self._reading = Reading(self._api, text)
 
     @property
     def requests_sent(self) -> int:
@@ -144,29 +124,29 @@ class MediaWiki:
                 skipped[asked] = why
             else:
                 missing.append(asked)
-        sources: list[_Source] = []
+        revisions: list[Revision] = []
         for title in asked_as:
-            found = self._source(resolution.pages[title])
+            found = revision_of(resolution.pages[title], self._max_page_bytes)
             if isinstance(found, str):
                 skipped |= dict.fromkeys(asked_as[title], found)
             else:
-                sources.append(found)
+                revisions.append(found)
         pages: list[Page] = []
-        for source, (sections, links, disambiguation) in zip(sources, await self._read(sources, site), strict=True):
-            names = asked_as[source.title]
-            if not sections and not links:
+        for revision, article in zip(revisions, await self._reading.read(revisions, site), strict=True):
+            names = asked_as[revision.title]
+            if not article.sections and not article.links:
                 skipped |= dict.fromkeys(names, "empty: the page has no text")
                 continue
             pages.append(
                 Page(
-                    title=source.title,
-                    url=site.revision_url(source.title, source.revision),
-                    revision=source.revision,
-                    sections=sections,
-                    links=links,
-                    redirected_from=tuple(name for name in names if name != source.title),
-                    disambiguation=disambiguation,
-                    timestamp=source.timestamp,
+                    title=revision.title,
+                    url=site.revision_url(revision.title, revision.id),
+                    revision=revision.id,
+                    sections=article.sections,
+                    links=article.links,
+                    redirected_from=tuple(name for name in names if name != revision.title),
+                    disambiguation=article.disambiguation,
+                    timestamp=revision.timestamp,
                 )
             )
         return Fetched(tuple(pages), tuple(missing), skipped)
@@ -187,14 +167,14 @@ class MediaWiki:
         if len(begun) >= limit:
             return begun[:limit]
         prefixes = shrinking_prefixes(wanted)[:6]
-        pools = await asyncio.gather(
-            self._searched(wanted, _SUGGESTION_POOL // 5),
-            *[self._prefixed(prefix, _SUGGESTION_POOL) for prefix in prefixes],
+        pools = await together(
+            [self._searched(wanted, _SUGGESTION_POOL // 5)]
+            + [self._prefixed(prefix, _SUGGESTION_POOL) for prefix in prefixes]
         )
         alike = nearest(wanted, (title for pool in pools for title in pool), limit)
         if not begun and not alike:
             # Two letters in the wrong order hide a word from every index that does not search fuzzily.
-            swapped = await asyncio.gather(*[self._searched(word, limit) for word in with_letters_swapped(wanted)])
+            swapped = await together(self._searched(word, limit) for word in with_letters_swapped(wanted))
             alike = list(dict.fromkeys(title for titles in swapped for title in titles))
         return list(dict.fromkeys([*begun, *alike]))[:limit]
 
@@ -204,13 +184,12 @@ class MediaWiki:
         if not words or limit < 1:
             return []
         wanted, _ = to_ask(phrases(text, BATCH))
-        resolution, found = await asyncio.gather(
-            self._query(wanted.values(), prop="info"), self._searched(" ".join(words), limit)
-        )
+        resolution = await self._query(wanted.values(), prop="info")
+        found = await self._searched(" ".join(words), limit)
         named = [page["title"] for cleaned in wanted.values() if (page := resolution.follow(cleaned)[0])]
         if not found and len(words) > 1:
             longest = sorted(words, key=len, reverse=True)[:4]
-            per_word = await asyncio.gather(*[self._searched(word, limit) for word in longest])
+            per_word = await together(self._searched(word, limit) for word in longest)
             ranked = sorted((rank, title) for titles in per_word for rank, title in enumerate(titles))
             found = [title for _, title in ranked]
         return list(dict.fromkeys([*named, *found]))[:limit]
@@ -258,93 +237,3 @@ class MediaWiki:
         except RefusedByWiki:  # search is off, or its syntax was hit; completing titles still works
             return []
         return [str(hit["title"]) for hit in (answer.get("query") or {}).get("search") or []]
-
-    # From a revision to prose.
-
-    def _source(self, page: Mapping[str, Any]) -> _Source | str:
-        """One revision, or why it is not read."""
-        revisions = page.get("revisions") or []
-        if not revisions:
-            return "not readable: the wiki gave no revision"
-        revision = revisions[0]
-        slot: Mapping[str, Any] = (revision.get("slots") or {}).get("main") or revision
-        size = int(revision.get("size") or page.get("length") or 0)
-        if size > self._max_page_bytes:
-            return f"too large: {size} bytes, at most {self._max_page_bytes} are read"
-        if (model := slot.get("contentmodel", "wikitext")) != "wikitext":
-            return f"not an article: its content is {model}"
-        if "content" not in slot:
-            return "not readable: the wiki hides or lost this revision's text"
-        wikitext = str(slot["content"])
-        if not wikitext.strip():
-            return "empty: the page has no text"
-        marked = "disambiguation" in (page.get("pageprops") or {}) or bool(page.get("categories"))
-        return _Source(str(page["title"]), str(revision["revid"]), str(revision.get("timestamp", "")), wikitext, marked)
-
-    async def _read(
-        self, sources: Sequence[_Source], site: Site
-    ) -> list[tuple[tuple[Section, ...], tuple[str, ...], bool]]:
-        """Sections, links and whether it is a disambiguation page, for each source."""
-        # The parser is pure CPU work of some milliseconds a page: off the event loop.
-        drafts = await asyncio.to_thread(lambda: [read_wikitext(one.wikitext, site, one.title) for one in sources])
-        marked = [
-            source.disambiguation or draft.disambiguation or source.title.endswith("(disambiguation)")
-            for source, draft in zip(sources, drafts, strict=True)
-        ]
-        if self._text in ("extracts", "parse"):
-            read = await asyncio.gather(*map(self._rendered, sources, drafts, [site] * len(sources)))
-            return [(sections, links, mark) for (sections, links), mark in zip(read, marked, strict=True)]
-        expansions: Mapping[str, str] | None = {}
-        if self._text == "auto":
-            expansions = await self._expansions.of(source for draft in drafts for source in draft.unknown)
-        prose = await asyncio.to_thread(lambda: [draft.sections(expansions) for draft in drafts])
-
-        async def finish(source: _Source, draft: Draft, sections: tuple[Section, ...], mark: bool) -> Any:
-            unfaithful = not sections or (expansions is None and bool(draft.unknown))
-            if self._text == "auto" and unfaithful:
-                return (*await self._rendered(source, draft, site), mark)
-            return sections, draft.links, mark
-
-        return list(await asyncio.gather(*map(finish, sources, drafts, prose, marked)))
-
-    async def _rendered(self, source: _Source, draft: Draft, site: Site) -> tuple[tuple[Section, ...], tuple[str, ...]]:
-        """Sections and links of a page that the wiki itself renders."""
-        if site.has_extracts and self._text != "parse":
-            async for query in self._api.pages_of(
-                action="query",
-                prop="extracts",
-                titles=source.title,
-                explaintext=True,
-                exsectionformat="wiki",
-                exlimit=1,
-            ):
-                for page in query.get("pages") or []:
-                    if extract := page.get("extract"):
-                        return await asyncio.to_thread(read_extract, str(extract)), draft.links
-            return (), draft.links
-        answer = await self._api.ask(
-            action="parse", oldid=source.revision, prop="text", disableeditsection=True, disabletoc=True,
-            disablelimitreport=True,
-        )  # fmt: skip
-        body = str((answer.get("parse") or {}).get("text") or "")
-        page = await asyncio.to_thread(read_html, body, lambda href: _title_of(href, site))
-        return page.sections, tuple(link for link in page.links if link != source.title)
-
-
-def _title_of(href: str, site: Site) -> str | None:
-    """The article that a link of rendered HTML leads to."""
-    address = urlsplit(href)
-    if address.netloc and address.netloc != urlsplit(site.script_url).netloc:
-        return None
-    head, _, tail = site.article_path.partition("$1")
-    path = unquote(address.path)
-    if head and path.startswith(head) and path.endswith(tail) and not address.query:
-        title = path[len(head) : len(path) - len(tail)]
-    elif "redlink" in (query := parse_qs(address.query)):
-        title = query.get("title", [""])[0]
-    else:
-        return None
-    title = clean_title(title)
-    if not title or why_invalid(title) or site.namespace_of(title) != 0 or site.is_interwiki(title):
-        return None
-    return title if site.keeps_first_letter else upper_first(title)
