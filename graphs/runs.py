@@ -100,7 +100,7 @@ class Runner:
             self.validate(request)
         elif request is not None and RunRequest(**stored) != request:
             raise RunExists(f"task {task_id} was started with another request; leave the id out, or use a new one")
-        if stored is None or before.next:
+        if stored is None or not before.values.get("outcome"):
             start: RunInput | None = None
             if stored is None and request is not None:
                 start = {"request": request.model_dump()}

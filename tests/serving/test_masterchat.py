@@ -170,4 +170,7 @@ async def test_a_client_that_goes_away_ends_its_run(lumina: Lumina) -> None:
         async with asyncio.timeout(1):
             while any("langgraph" in repr(task) and not task.done() for task in asyncio.all_tasks()):
                 await asyncio.sleep(0.01)
-        assert (await runner.graph.aget_state({"configurable": {"thread_id": "t"}})).next, "it ran to its end"
+        state = await runner.graph.aget_state({"configurable": {"thread_id": "t"}})
+        assert not state.values.get("outcome"), "it ran to its end"
+        resumed = [event async for event in runner.stream(None, "t")]
+    assert resumed[-1].data["outcome"]["status"] == "done"

@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from tools.splitter import plain_text, sentences, split
-from tools.wikipedia.mediawiki import MediaWiki, TextFrom
+from tools.wikipedia.mediawiki import MediaWiki
+from tools.wikipedia.reading import TextFrom
 from tools.wikipedia.source import Page
 
 API = os.environ.get("LUMINA_TEST_WIKI", "http://127.0.0.1:8090/w/api.php")
@@ -63,7 +64,8 @@ async def test_real_articles_are_clean_prose_with_links_and_revisions(wiki: Medi
         assert page.revision.isdigit()
         assert page.timestamp.endswith("Z")
         assert f"oldid={page.revision}" in page.url
-        assert httpx.get(page.url, timeout=30).status_code == 200
+        async with httpx.AsyncClient(timeout=30) as browser:
+            assert (await browser.get(page.url)).status_code == 200
         for passage in split(page, owner="o", source=wiki.name):
             assert text[passage.start : passage.end] == passage.text
     mandelbrot = next(page for page in fetched.pages if page.redirected_from)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ def page(*sections: tuple[tuple[str, ...], str]) -> Page:
     return Page("Set", "http://wiki/Set?oldid=7", "7", tuple(Section(path, text) for path, text in sections))
 
 
-def passages(subject: Page, **options: int) -> list[Passage]:
+def passages(subject: Page, **options: Any) -> list[Passage]:
     return split(subject, owner="ada", source="sample", **options)
 
 

@@ -42,7 +42,8 @@ def html(title: str, body: str, head: str = "") -> str:
 
 MANDELBROT = html(
     "Mandelbrot set",
-    '<p>The <b>Mandelbrot set</b> is related to <a href="Julia_set">Julia sets</a> and <a href="./Fractals">fractals</a>.</p>'
+    "<p>The <b>Mandelbrot set</b> is related to "
+    '<a href="Julia_set">Julia sets</a> and <a href="./Fractals">fractals</a>.</p>'
     '<table class="infobox"><tr><td>Field: <a href="Complex_dynamics">dynamics</a></td></tr></table>'
     "<figure><figcaption>A picture</figcaption></figure>"
     '<h2>History</h2><p>First drawn in 1978<sup class="reference">[1]</sup>, at 10<sup>6</sup> points.</p>'
@@ -176,7 +177,8 @@ async def test_a_thousand_small_pages_are_read_in_seconds(tmp_path: Path) -> Non
 def test_rendered_wiki_html_loses_what_is_no_prose() -> None:
     read = read_html(
         '<div class="mw-parser-output"><div class="hatnote">For other uses, see <a href="/wiki/B">B</a>.</div>'
-        '<p>Let <span class="mwe-math-element"><span style="display: none;"><math alttext="{\\displaystyle x^{2}}"><mi>x</mi></math>'
+        '<p>Let <span class="mwe-math-element"><span style="display: none;">'
+        '<math alttext="{\\displaystyle x^{2}}"><mi>x</mi></math>'
         '</span><img alt="x"></span> be <a class="external autonumber" href="http://e.org">[1]</a>so.<br>Next.</p>'
         '<div id="toc"><ul><li>1 History</li></ul></div><h2>History<span class="mw-editsection">[edit]</span></h2>'
         '<p>Old.</p><style>.a{}</style><div class="navbox"><a href="/wiki/C">C</a></div></div>',

@@ -6,9 +6,8 @@ inside a sentence whose meaning is not known are collected, so that the wiki can
 
 from __future__ import annotations
 
-import html
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import mwparserfromhell
@@ -16,51 +15,15 @@ from mwparserfromhell import nodes
 from mwparserfromhell.wikicode import Wikicode
 
 from tools.wikipedia.balance import balanced_parts
+from tools.wikipedia.lines import PLACEHOLDER, QUOTES, blocks, strip_stray
+from tools.wikipedia.preparation import END, HEAD, LINE, MARKUP, PRIVATE, RAW, UNKNOWN, chunks, prepare
 from tools.wikipedia.prose import Outline, latex, superscript
 from tools.wikipedia.site import CATEGORY, FILE, Site
 from tools.wikipedia.source import Section
 from tools.wikipedia.templates import canonical_name, is_silent, marks_disambiguation, spoken
 from tools.wikipedia.titles import clean_title, upper_first, why_invalid
 
-_HEAD, _UNKNOWN, _RAW, _END, _LINE, _LINKS = "\ue000", "\ue001", "\ue002", "\ue003", "\ue004", "\ue005"
-_MARKUP = frozenset("[]{}|'<>=*#:;&")
-_PRIVATE = re.compile("[\ue000-\ue005]")
-_COMMENT_LINE = re.compile(r"\n[ \t]*<!--(?:(?!-->).)*-->[ \t]*(?=\n)", re.S)
-_COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.S)
-_ENTITY = re.compile(r"&(?:[a-zA-Z]{2,8}|#\d{2,6}|#[xX][0-9a-fA-F]{2,5});")
-_LINE_START = re.compile(r"^(?=[*#:;]+(?!\s*\{\|))", re.M)
-_REFERENCE_TAG = re.compile(r"<(/?)ref(?:erences)?\b((?:[^<>\"]|\"[^\"\n]*\")*)>", re.I)
-_INCLUDE_ONLY = re.compile(
-    r"<includeonly>.*?</includeonly>|</?(?:noinclude|onlyinclude|includeonly)\s*/?>", re.S | re.I
-)
-_HEADING = re.compile(r"^(={1,6})[ \t]*(.+?)[ \t]*\1[ \t]*$", re.M)
-_PLACEHOLDER = re.compile(f"{_UNKNOWN}(\\d+){_END}")
-_RAW_PLACEHOLDER = re.compile(f"{_RAW}(\\d+){_END}")
-_TABLE_EDGE = re.compile(r"^[ \t:*#]*(?:\{\|(?!\})|\|\}(?!\}))", re.M)
-_TABLE_START = re.compile(r"^[ \t:*#]*\{\|(?!\})", re.M)
-_TABLE_LINK = re.compile(r"\[\[[^\[\]{}<>\n]+\]\]")
-_MARKERS = re.compile(r"^[*#:;]+")
-_QUOTES = re.compile(r"''(?:'(?:'')?)?")
-_SWITCH = re.compile(r"__[A-Z]{3,}__")
-_STRAY_TAG = re.compile(
-    r"</?(?:div|span|font|center|small|big|ref|references|br|hr|table|tbody|tr|td|th|p|i|b|u|s|em|strong|sub|sup|ul|ol|"
-    r"li|dl|dt|dd|blockquote|code|tt|pre|nowiki|gallery|cite|del|ins|poem|section|templatestyles|math|caption|h[1-6])"
-    r"\b[^<>\n]*(?:>|$)",
-    re.I,
-)
-_STRAY_LINK = re.compile(r"\[\[(?:[^\[\]|\n]*\|)?([^\[\]|\n]*)\]\]")
-_STRAY_TEMPLATE = re.compile(r"\{\{[^{}\n]*\}\}")
-_STRAY_BRACKETS = re.compile(r"\[\[|\]\]|\{\{+|\}\}+|\{\||\|\}")
-_EMPTY_URL = re.compile(r"\[(?:https?|ftp)://[^\s\]]*\s*\]")
-_HATNOTE = re.compile(
-    r"(?i)^[:*\s]*(?:'*\(?(?:see )?(?:the )?(?:main|detailed|related) articles?\b\s*(?:''+)?\s*:?|'*see also\s*:|"
-    r"'*further information\s*:|"
-    r"''+\s*[(\[]?(?:see\b|for (?:other|more|the|a|an|further|information|additional|details|alternat)|"
-    r"further (?:information|reading|details)|(?:this|the) (?:article|page|section) (?:is|deals|describes|covers|"
-    r"discusses|refers|concerns)|(?:alternat\w+|other) (?:uses|meanings)|not to be confused|"
-    r"more (?:details?|information)|"
-    r"[^.]{1,80} redirects? here).*''+\W*$)"
-)
+_RAW_PLACEHOLDER = re.compile(f"{RAW}(\\d+){END}")
 _HIDDEN_STYLE = re.compile(r"display\s*:\s*none|\b(?:noprint|navbox|infobox|thumb|metadata|ambox|toccolours)\b", re.I)
 _TITLES_AS_ARGUMENTS = frozenset(
     "main|main article|main articles|mainarticle|see also|seealso|further|further information|details|see".split("|")
@@ -95,7 +58,7 @@ class Draft:
         said = [self._plain((expansions or {}).get(source, "")) for source in self.unknown]
         outline = Outline()
         for level, text in self.blocks:
-            finished = _PLACEHOLDER.sub(lambda match: said[int(match[1])], text) if _UNKNOWN in text else text
+            finished = PLACEHOLDER.sub(lambda match: said[int(match[1])], text) if UNKNOWN in text else text
             if level:
                 outline.heading(level, finished)
             else:
@@ -106,7 +69,7 @@ class Draft:
         if not expansion.strip() or "{|" in expansion or "<table" in expansion:
             return ""
         draft = read_wikitext(expansion, self.site)
-        return _PLACEHOLDER.sub("", " ".join(text for level, text in draft.blocks if not level)).replace("\n", " ")
+        return PLACEHOLDER.sub("", " ".join(text for level, text in draft.blocks if not level)).replace("\n", " ")
 
 
 def read_wikitext(wikitext: str, site: Site, title: str = "") -> Draft:
@@ -130,9 +93,9 @@ class _Reader:
         self._outline = Outline()  # only to know where links count
 
     def read(self, wikitext: str) -> Draft:
-        text = _prepare(wikitext)
+        text = prepare(wikitext)
         flat: list[str] = []
-        for level, heading, chunk in _chunks(text):
+        for level, heading, chunk in chunks(text):
             if level:
                 flat.append(
                     self._heading(level, "".join(self._flatten(_parse(part)) for part in balanced_parts(heading)))
@@ -160,7 +123,7 @@ class _Reader:
                 return self._tag(node)
             case nodes.HTMLEntity():
                 char = node.normalize()
-                return self._keep(char) if char in _MARKUP else char
+                return self._keep(char) if char in MARKUP else char
             case nodes.ExternalLink():
                 return self._external_link(node)
             case nodes.Heading():
@@ -179,12 +142,12 @@ class _Reader:
     def _keep(self, text: str) -> str:
         """Text that no later step may take for markup."""
         self._raw.append(text)
-        return f"{_RAW}{len(self._raw) - 1}{_END}"
+        return f"{RAW}{len(self._raw) - 1}{END}"
 
     def _heading(self, level: int, title: str) -> str:
-        plain = " ".join(self._restore(_strip(title)).split())
+        plain = " ".join(self._restore(strip_stray(title)).split())
         self._outline.heading(level, plain)
-        return f"\n{_HEAD}{level}{plain}\n"
+        return f"\n{HEAD}{level}{plain}\n"
 
     def _wikilink(self, node: nodes.Wikilink) -> str:
         target = str(node.title).strip()
@@ -230,7 +193,7 @@ class _Reader:
             return text
         if self._muted or name.startswith("#"):
             return ""
-        return f"{_UNKNOWN}{self._unknown.setdefault(str(node), len(self._unknown))}{_END}"
+        return f"{UNKNOWN}{self._unknown.setdefault(str(node), len(self._unknown))}{END}"
 
     def _argument(self, value: Wikicode) -> str:
         return self._restore(self._flatten(value)).strip()
@@ -245,14 +208,14 @@ class _Reader:
         if node.wiki_markup and name in _ITEM_TAGS:
             return str(node.wiki_markup)
         if name in ("math", "ce", "chem"):
-            return self._keep(latex(_PRIVATE.sub("", str(contents))))
+            return self._keep(latex(PRIVATE.sub("", str(contents))))
         if name == "nowiki":
-            return self._keep(_PRIVATE.sub("", str(contents)))
+            return self._keep(PRIVATE.sub("", str(contents)))
         if name in ("br", "wbr", "hr"):
             return "\n\n" if name == "hr" else " " if name == "br" else ""
         inside = self._flatten(contents) if contents is not None else ""
         if name == "sup":
-            return superscript(_QUOTES.sub("", self._restore(inside)))
+            return superscript(QUOTES.sub("", self._restore(inside)))
         if name in _BLOCK_TAGS:
             return f"\n\n{inside}\n\n"
         return f"\n* {inside}" if name in _ITEM_TAGS else inside
@@ -265,34 +228,34 @@ class _Reader:
         used: dict[str, int] = {}
 
         def renumber(match: re.Match[str]) -> str:
-            return f"{_UNKNOWN}{used.setdefault(sources[int(match[1])], len(used))}{_END}"
+            return f"{UNKNOWN}{used.setdefault(sources[int(match[1])], len(used))}{END}"
 
         blocks: list[tuple[int, str]] = []
-        for level, text in _blocks(flat):
-            finished = text if level else self._restore(_strip(_PLACEHOLDER.sub(renumber, text)))
+        for level, text in blocks(flat):
+            finished = text if level else self._restore(strip_stray(PLACEHOLDER.sub(renumber, text)))
             if finished.strip():
                 blocks.append((level, finished))
         return tuple(blocks), tuple(used)
 
     def _restore(self, text: str) -> str:
-        text = text.replace(_LINE, "")
-        return _RAW_PLACEHOLDER.sub(lambda match: self._raw[int(match[1])], text) if _RAW in text else text
+        text = text.replace(LINE, "")
+        return _RAW_PLACEHOLDER.sub(lambda match: self._raw[int(match[1])], text) if RAW in text else text
 
 
 def _parse(text: str) -> Wikicode:
     return mwparserfromhell.parse(text, skip_style_tags=True)
 
 
-def _prepare(wikitext: str) -> str:
+def prepare(wikitext: str) -> str:
     """The source without comments, footnotes and harmless entities; list markers are hidden from the parser.
 
     The parser would build several objects for each marker and entity, which cost more than all the rest.
     """
-    text = _PRIVATE.sub("", wikitext)
+    text = PRIVATE.sub("", wikitext)
     if "<!--" in text:
         text = _COMMENT.sub("", _COMMENT_LINE.sub("", text))
     text = _without_tables(_without_references(_INCLUDE_ONLY.sub("", text)))
-    return _LINE_START.sub(_LINE, _ENTITY.sub(_unescape, text))
+    return _LINE_START.sub(LINE, _ENTITY.sub(_unescape, text))
 
 
 def _without_tables(text: str) -> str:
@@ -305,14 +268,14 @@ def _without_tables(text: str) -> str:
             start = edge.start()
         depth = depth + 1 if opens else max(0, depth - 1)
         if not opens and not depth and start >= position:
-            kept += [text[position:start], _LINKS, " ".join(_TABLE_LINK.findall(text, start, edge.end()))]
+            kept += [text[position:start], LINKS, " ".join(_TABLE_LINK.findall(text, start, edge.end()))]
             position = start = edge.end()
     return "".join([*kept, _TABLE_START.sub("|", text[position:])])
 
 
 def _unescape(match: re.Match[str]) -> str:
     char = html.unescape(match[0])
-    return match[0] if char in _MARKUP or len(char) != 1 else char
+    return match[0] if char in MARKUP or len(char) != 1 else char
 
 
 def _without_references(text: str) -> str:
@@ -338,7 +301,7 @@ def _without_references(text: str) -> str:
     return "".join(kept)
 
 
-def _chunks(text: str) -> Iterator[tuple[int, str, str]]:
+def chunks(text: str) -> Iterator[tuple[int, str, str]]:
     """(level, heading, source) of each part; a heading inside a template or table does not begin a part."""
     level, heading, start = 0, "", 0
     for found in _HEADING.finditer(text):
@@ -350,7 +313,7 @@ def _chunks(text: str) -> Iterator[tuple[int, str, str]]:
     yield level, heading, text[start:]
 
 
-def _blocks(flat: str) -> Iterator[tuple[int, str]]:
+def blocks(flat: str) -> Iterator[tuple[int, str]]:
     """Paragraphs, lists and headings of flat text by the line rules of wikitext."""
     lines: list[str] = []
     is_list = False
@@ -362,9 +325,9 @@ def _blocks(flat: str) -> Iterator[tuple[int, str]]:
             lines.clear()
 
     for line in flat.split("\n"):
-        line = line.replace(_LINE, "")
+        line = line.replace(LINE, "")
         bare = line.strip()
-        if line.startswith(_HEAD):
+        if line.startswith(HEAD):
             yield from flush()
             tables = 0
             yield int(line[1]), line[2:]
@@ -372,7 +335,7 @@ def _blocks(flat: str) -> Iterator[tuple[int, str]]:
             tables += 1
         elif bare.startswith("|}"):
             tables = max(0, tables - 1)
-        elif tables or bare.startswith(("|", _LINKS)):
+        elif tables or bare.startswith(("|", LINKS)):
             continue
         elif not bare or bare.startswith("----"):
             yield from flush()
@@ -393,7 +356,7 @@ def _blocks(flat: str) -> Iterator[tuple[int, str]]:
 
 def _says_something(line: str) -> bool:
     """Whether a line is more than a hatnote, or than templates that stand alone (boxes and notices do)."""
-    return not _HATNOTE.match(line) and bool(re.search(rf"\w|{_RAW}", _PLACEHOLDER.sub("", _QUOTES.sub("", line))))
+    return not _HATNOTE.match(line) and bool(re.search(rf"\w|{RAW}", PLACEHOLDER.sub("", QUOTES.sub("", line))))
 
 
 def _item(line: str, marker: str) -> str:
@@ -413,10 +376,10 @@ _STEPS = (
 )
 
 
-def _strip(text: str) -> str:
+def strip_stray(text: str) -> str:
     """Flat text without what the parser left of broken markup."""
     if "''" in text:
-        text = _QUOTES.sub("", text)
+        text = QUOTES.sub("", text)
     for pattern, replacement in _STEPS if _BROKEN.search(text) else ():
         text = pattern.sub(replacement, text)
     return text
