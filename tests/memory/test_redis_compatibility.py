@@ -79,7 +79,7 @@ def engine(request: pytest.FixtureRequest) -> Any:
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(15):
-        while not await condition():  # noqa: ASYNC110 - the condition lies in another process
+        while not await condition():
             await asyncio.sleep(0.01)
 
 

@@ -43,7 +43,7 @@ async def running(
 
 async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 10) -> None:
     async with asyncio.timeout(timeout_s):
-        while not await condition():  # noqa: ASYNC110 - the condition lies in another process
+        while not await condition():
             await asyncio.sleep(0.01)
 
 

@@ -252,7 +252,7 @@ async def test_leaving_a_stream_closes_the_connection(api: Api, config: ChatConf
     async with open_chat(config) as chat:
         reading = asyncio.create_task(chat.ainvoke("Name a colour."))
         async with asyncio.timeout(5):
-            while not api.bodies:  # noqa: ASYNC110 - what is waited for has no event
+            while not api.bodies:
                 await asyncio.sleep(0.005)
             reading.cancel()
             with pytest.raises(asyncio.CancelledError):

@@ -210,7 +210,7 @@ async def test_concurrent_first_callers_load_the_model_once(redis: Redis) -> Non
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+        while not condition():
             await asyncio.sleep(0.001)
 
 

@@ -159,9 +159,9 @@ async def test_every_title_lands_in_exactly_one_place() -> None:
         )
 
     asked = [
-        "fractal", "Fractal#History", "fractals", "_Fractal_", "Nowhere", "Category:Sets", "Special:Search", "Odd:title",
-        "Empty", "Comment only", "Huge", "Data", "Hidden", "Loop A", "Loop B", "Self", "fr:Fractale", "a[b", "x|y", "",
-        "#only", "é" * 128,
+        "fractal", "Fractal#History", "fractals", "_Fractal_", "Nowhere", "Category:Sets", "Special:Search",
+        "Odd:title", "Empty", "Comment only", "Huge", "Data", "Hidden", "Loop A", "Loop B", "Self", "fr:Fractale",
+        "a[b", "x|y", "", "#only", "é" * 128,
     ]  # fmt: skip
     wiki = Wiki(answer)
     fetched = await opened(wiki, max_page_bytes=400).fetch(asked)
@@ -172,7 +172,8 @@ async def test_every_title_lands_in_exactly_one_place() -> None:
     reasons = {
         "Category:Sets": "not an article", "Special:Search": "not an article", "Odd:title": "refuses", "Empty": "empty",
         "Comment only": "empty", "Huge": "too large: 500 bytes", "Data": "json", "Hidden": "hides",
-        "Loop A": "redirect loop", "Loop B": "redirect loop", "Self": "redirect loop", "fr:Fractale": "another wiki", "a[b": "'['", "x|y": "'|'",
+        "Loop A": "redirect loop", "Loop B": "redirect loop",
+        "Self": "redirect loop", "fr:Fractale": "another wiki", "a[b": "'['", "x|y": "'|'",
         "": "empty", "#only": "empty", "é" * 128: "256 bytes",
     }  # fmt: skip
     assert {title: reason in fetched.skipped[title] for title, reason in reasons.items()} == dict.fromkeys(

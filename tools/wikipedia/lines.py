@@ -32,7 +32,7 @@ _HATNOTE = re.compile(
 )
 
 
-def blocks(flat: str) -> Iterator[tuple[int, str]]:
+def blocks_of(flat: str) -> Iterator[tuple[int, str]]:
     """Paragraphs, lists and headings of flat text by the line rules of wikitext."""
     lines: list[str] = []
     is_list = False

@@ -35,7 +35,7 @@ def prepare(wikitext: str) -> str:
 
 
 def _without_comments(text: str) -> str:
-    """The text without comments; one that has a line for itself takes the line with it, an unclosed one all the rest."""
+    """The text without comments; one alone on its line takes the line with it, an unclosed one all the rest."""
     kept: list[str] = []
     position = 0
     while (start := text.find("<!--", position)) >= 0:

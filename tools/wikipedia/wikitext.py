@@ -15,7 +15,7 @@ from mwparserfromhell import nodes
 from mwparserfromhell.wikicode import Wikicode
 
 from tools.wikipedia.balance import balanced_parts
-from tools.wikipedia.lines import PLACEHOLDER, QUOTES, blocks, strip_stray
+from tools.wikipedia.lines import PLACEHOLDER, QUOTES, blocks_of, strip_stray
 from tools.wikipedia.preparation import END, HEAD, LINE, MARKUP, PRIVATE, RAW, UNKNOWN, chunks, prepare
 from tools.wikipedia.prose import Outline, latex, superscript
 from tools.wikipedia.site import CATEGORY, FILE, Site
@@ -231,7 +231,7 @@ class _Reader:
             return f"{UNKNOWN}{used.setdefault(sources[int(match[1])], len(used))}{END}"
 
         blocks: list[tuple[int, str]] = []
-        for level, text in blocks(flat):
+        for level, text in blocks_of(flat):
             finished = text if level else self._restore(strip_stray(PLACEHOLDER.sub(renumber, text)))
             if finished.strip():
                 blocks.append((level, finished))
@@ -244,142 +244,3 @@ class _Reader:
 
 def _parse(text: str) -> Wikicode:
     return mwparserfromhell.parse(text, skip_style_tags=True)
-
-
-def prepare(wikitext: str) -> str:
-    """The source without comments, footnotes and harmless entities; list markers are hidden from the parser.
-
-    The parser would build several objects for each marker and entity, which cost more than all the rest.
-    """
-    text = PRIVATE.sub("", wikitext)
-    if "<!--" in text:
-        text = _COMMENT.sub("", _COMMENT_LINE.sub("", text))
-    text = _without_tables(_without_references(_INCLUDE_ONLY.sub("", text)))
-    return _LINE_START.sub(LINE, _ENTITY.sub(_unescape, text))
-
-
-def _without_tables(text: str) -> str:
-    """The text with each table replaced by a marked line of its links; an unclosed one loses its beginning."""
-    kept: list[str] = []
-    position = start = depth = 0
-    for edge in _TABLE_EDGE.finditer(text):
-        opens = edge[0].endswith("{|")
-        if opens and not depth:
-            start = edge.start()
-        depth = depth + 1 if opens else max(0, depth - 1)
-        if not opens and not depth and start >= position:
-            kept += [text[position:start], LINKS, " ".join(_TABLE_LINK.findall(text, start, edge.end()))]
-            position = start = edge.end()
-    return "".join([*kept, _TABLE_START.sub("|", text[position:])])
-
-
-def _unescape(match: re.Match[str]) -> str:
-    char = html.unescape(match[0])
-    return match[0] if char in MARKUP or len(char) != 1 else char
-
-
-def _without_references(text: str) -> str:
-    """The text without footnotes; an unclosed one ends with its paragraph."""
-    kept: list[str] = []
-    position = 0
-    while found := _REFERENCE_TAG.search(text, position):
-        kept.append(text[position : found.start()])
-        position = found.end()
-        if found[1] or found[2].rstrip().endswith("/"):
-            continue
-        paragraph_end = text.find("\n\n", position)
-        closing = _REFERENCE_TAG.search(text, position)
-        while closing and not closing[1] and closing[2].rstrip().endswith("/"):
-            closing = _REFERENCE_TAG.search(text, closing.end())
-        if closing and closing[1]:
-            position = closing.end()
-        elif paragraph_end >= 0:
-            position = paragraph_end
-        else:
-            position = len(text)
-    kept.append(text[position:])
-    return "".join(kept)
-
-
-def chunks(text: str) -> Iterator[tuple[int, str, str]]:
-    """(level, heading, source) of each part; a heading inside a template or table does not begin a part."""
-    level, heading, start = 0, "", 0
-    for found in _HEADING.finditer(text):
-        chunk = text[start : found.start()]
-        if chunk.count("{{") != chunk.count("}}") or chunk.count("\n{|") != chunk.count("\n|}"):
-            continue
-        yield level, heading, chunk
-        level, heading, start = len(found[1]), found[2], found.end()
-    yield level, heading, text[start:]
-
-
-def blocks(flat: str) -> Iterator[tuple[int, str]]:
-    """Paragraphs, lists and headings of flat text by the line rules of wikitext."""
-    lines: list[str] = []
-    is_list = False
-    tables = 0
-
-    def flush() -> Iterator[tuple[int, str]]:
-        if lines:
-            yield 0, ("\n" if is_list else " ").join(lines)
-            lines.clear()
-
-    for line in flat.split("\n"):
-        line = line.replace(LINE, "")
-        bare = line.strip()
-        if line.startswith(HEAD):
-            yield from flush()
-            tables = 0
-            yield int(line[1]), line[2:]
-        elif bare.lstrip(":").startswith("{|"):
-            tables += 1
-        elif bare.startswith("|}"):
-            tables = max(0, tables - 1)
-        elif tables or bare.startswith(("|", LINKS)):
-            continue
-        elif not bare or bare.startswith("----"):
-            yield from flush()
-        elif not _says_something(bare):
-            continue
-        elif (marked := _MARKERS.match(bare)) or line.startswith(" "):
-            if not is_list:
-                yield from flush()
-            is_list = True
-            lines.append(_item(bare, marked[0] if marked else ""))
-        else:
-            if is_list:
-                yield from flush()
-            is_list = False
-            lines.append(bare)
-    yield from flush()
-
-
-def _says_something(line: str) -> bool:
-    """Whether a line is more than a hatnote, or than templates that stand alone (boxes and notices do)."""
-    return not _HATNOTE.match(line) and bool(re.search(rf"\w|{RAW}", PLACEHOLDER.sub("", QUOTES.sub("", line))))
-
-
-def _item(line: str, marker: str) -> str:
-    content = line[len(marker) :].strip()
-    return re.sub(r"\s+:\s+|\s+:(?=\S)", ": ", content, count=1) if ";" in marker else content
-
-
-_BROKEN = re.compile(r"[<>\[\]{}]|__")
-_STEPS = (
-    (_SWITCH, ""),
-    (_STRAY_TAG, ""),
-    (_EMPTY_URL, ""),
-    (_STRAY_LINK, r"\1"),
-    (_STRAY_TEMPLATE, ""),
-    (re.compile(r"(?i)\[\[\s*(?:file|image)\s*:.*"), ""),
-    (_STRAY_BRACKETS, ""),
-)
-
-
-def strip_stray(text: str) -> str:
-    """Flat text without what the parser left of broken markup."""
-    if "''" in text:
-        text = QUOTES.sub("", text)
-    for pattern, replacement in _STEPS if _BROKEN.search(text) else ():
-        text = pattern.sub(replacement, text)
-    return text
