@@ -128,6 +128,12 @@ class EmbeddedServer:
             self._starting.add_done_callback(lambda task: task.cancelled() or task.exception())
         return await asyncio.shield(self._starting)
 
+    async def restart(self) -> None:
+        """End the child; the next ``address`` starts another."""
+        self._address = None
+        if self._starting is None or self._starting.done():
+            await asyncio.to_thread(self._end_child)
+
     async def stop(self) -> None:
         """End the child, within two seconds, whatever it is doing."""
         self._stopped = True

@@ -177,7 +177,8 @@ class FallbackChat(BaseChatModel):
                         raise AnswerCutShort(
                             f"{provider} failed in the middle of its answer: {_reason(error)}"
                         ) from error
-                    if last_attempt or not _was_dropped(error):
+                    again = _was_dropped(error) or (_was_refused(error) and await provider.revive())
+                    if last_attempt or not again:
                         tried.append((provider, _reason(error)))
                         if _status(error) not in _REQUEST_FAULTS:
                             provider.resting_until_s = time.monotonic() + _REST_S
@@ -270,6 +271,10 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def _was_dropped(error: Exception) -> bool:
     return any(type(cause).__name__ in _DROPPED for cause in _causes(error))
+
+
+def _was_refused(error: Exception) -> bool:
+    return any(type(cause).__name__ == "ConnectError" for cause in _causes(error))
 
 
 def _status(error: Exception) -> int | None:

@@ -71,6 +71,10 @@ class Provider(ABC):
     async def check(self, http: httpx.AsyncClient) -> None:
         """Raise one of ``failures`` when it cannot answer now; costs nothing."""
 
+    async def revive(self) -> bool:
+        """Whether a provider that refuses connections was brought back, so that asking again makes sense."""
+        return False
+
     async def close(self) -> None:
         """Close its connections."""
         await self._exits.aclose()
@@ -284,6 +288,11 @@ class Embedded(Provider):
         """Asks a running child; one that waits for its first call is well."""
         if self.server.pid is not None and self._address is not None:
             (await http.get(f"{self._address.url}/health")).raise_for_status()
+
+    async def revive(self) -> bool:
+        """A child that refuses connections is dying, even while the system still counts it as alive: start another."""
+        await self.server.restart()
+        return True
 
     async def close(self) -> None:
         """End the child and close the connections to it."""

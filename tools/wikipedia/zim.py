@@ -56,12 +56,15 @@ class Zim:
         self._site = Site()
         self.name = self._metadata("Name") or self._path.stem
         self._edition = self._metadata("Date") or str(self._archive.uuid)
+        self._closed = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="zim")
 
     async def aclose(self) -> None:
         """Wait for the reading that is under way and release the file."""
         await asyncio.to_thread(self._thread.shutdown)
-        self.__dict__.pop("_archive", None)
+        if not self._closed:
+            self._closed = True
+            del self._archive  # libzim closes the file with its last reference
 
     async def fetch(self, titles: Sequence[str]) -> Fetched:
         """Read articles by title; see ``WikiSource.fetch``."""
@@ -89,9 +92,14 @@ class Zim:
         return await self._run(lambda: self._search(text, limit))
 
     async def _run(self, work: Callable[[], T]) -> T:
-        if "_archive" not in self.__dict__:
+        if self._closed:
             raise SourceError(f"{self._path}: the archive is closed")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except RuntimeError as error:  # what libzim raises for damaged clusters, entries and indexes
+            raise SourceError(
+                f"{self._path}: cannot be read: {' '.join(str(error).split())}; is it damaged?"
+            ) from error
 
     # Everything below runs in the archive's thread.
 
