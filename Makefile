@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Lumina needs Python 3.11 or later; set PYTHON=…"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing Lumina into $(VENV) (two to four minutes the first time) …"
-	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt pip setuptools
+	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt pip hatchling editables
 	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[dev]'
 	@$(BIN)/pip install -q --disable-pip-version-check --no-deps $(BARE)
 	@touch $@

@@ -161,6 +161,18 @@ def goals(
 
 
 @app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="One statement that reads; docs/queries.md has many.")],
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the event store, read-only, for example: SELECT type, count(*) FROM events GROUP BY ALL."""
+    from commands import run_sql
+
+    _run(run_sql(_settings(data_dir=data_dir), query, as_json=as_json))
+
+
+@app.command()
 def serve(
     host: Annotated[str, typer.Option(help="Address; anything but loopback needs LUMINA_API_KEYS.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from typing import Any
 
 from loguru import logger
@@ -20,6 +21,7 @@ from errors import LuminaError
 from graphs.intents import find_intent
 from graphs.planner import Decision
 from graphs.runs import RunEvent, Runner, new_task_id
+from memory.events import open_events
 from server import address_file
 from services import open_runner
 from settings import DEFAULT_OWNER, Settings
@@ -123,6 +125,31 @@ async def examine(settings: Settings, *, as_json: bool = False) -> bool:
     return bool(found["status"] == "ok")
 
 
+async def run_sql(settings: Settings, query: str, *, as_json: bool = False) -> bool:
+    """Ask the event store: the running server when there is one, else the file itself."""
+    url = running_server(settings)
+    if url:
+        key = next(iter(settings.api_keys()), None)
+        try:
+            async with masterchat.MasterChat(url, api_key=key) as client:
+                found = await client.query(query)
+        except masterchat.MasterChatError as error:
+            raise ServerError(f"{url}: {error}") from error
+    else:
+        async with open_events(settings.data_dir / "events.duckdb") as events:
+            found = asdict(await events.query(query))
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False, indent=2))
+        return True
+    table = Table(*(escape(column) for column in found["columns"]), box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for row in found["rows"]:
+        table.add_row(*(escape(value if isinstance(value, str) else json.dumps(value)) for value in row))
+    Console().print(table)
+    if found["truncated"]:
+        logger.warning("only the first {} rows are shown; add a LIMIT or a condition", len(found["rows"]))
+    return True
+
+
 async def _request(runner: Runner, asked: dict[str, Any]) -> RunRequest:
     intent = asked["intent"]
     if intent == "auto":
@@ -131,18 +158,24 @@ async def _request(runner: Runner, asked: dict[str, Any]) -> RunRequest:
 
 
 async def _show(events: AsyncIterator[RunEvent], *, started: float, as_json: bool, details: bool) -> bool:
-    console = Console(stderr=as_json)
     if as_json:
         outcome = {event.kind: event.data async for event in events}.get("done", {})
         print(json.dumps(outcome, ensure_ascii=False, indent=2))
-    else:
-        with RunView(console, started) as view:
-            outcome = await view.follow(events)
+        _judge(outcome)
+        return True
+    console = Console()
+    with RunView(console, started) as view:
+        outcome = await view.follow(events)
+    _judge(outcome)
+    seconds = time.monotonic() - started
+    show_outcome(console, outcome, seconds=seconds, details=details, answer_shown=view.answer_shown)
+    return True
+
+
+def _judge(outcome: dict[str, Any]) -> None:
+    """Raise when a run failed; warn when something was lost on the way."""
     status = outcome.get("outcome") or {}
     if status.get("status") == "failed":
         raise LuminaError(status["reason"])
-    if not as_json:
-        show_outcome(console, outcome, seconds=time.monotonic() - started, details=details)
     if status.get("status") == "partial":
         logger.warning("not everything was reached: {}", status["reason"])
-    return True

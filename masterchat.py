@@ -127,6 +127,21 @@ class MasterChat:
             raise _refused(response)
         return ChatStream(response)
 
+    async def query(self, sql: str) -> dict[str, Any]:
+        """Rows of the event store: ``columns``, ``types``, ``rows``, ``truncated``.
+
+        Raises:
+            MasterChatError: the server cannot be reached, or refuses the query.
+        """
+        try:
+            response = await self._http.post("/events/query", json={"sql": sql})
+        except httpx.HTTPError as error:
+            raise MasterChatError(f"no answer from {self._http.base_url}: {error}") from error
+        if response.status_code != 200:
+            raise _refused(response)
+        answer: dict[str, Any] = response.json()
+        return answer
+
     async def health(self) -> dict[str, Any]:
         """What ``GET /health`` says.
 

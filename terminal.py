@@ -33,6 +33,10 @@ class RunView:
         self._notes: dict[str, str] = {}
         self._counts: dict[str, dict[str, int]] = {}
         self._why = ""
+        self._tokens: list[str] = []
+        self._citations: list[dict[str, Any]] = []
+        self.answer_shown = False
+        """Whether the answer is on the screen already: it is shown when it is there, not when the run ends."""
         self._live = Live(console=console, refresh_per_second=8, transient=True, get_renderable=self._draw)
 
     def __enter__(self) -> Self:
@@ -61,6 +65,10 @@ class RunView:
             self._take_agent(event.data)
         elif event.kind == "progress":
             self._take_progress(event.data)
+        elif event.kind == "token":
+            self._tokens.append(event.data["text"])
+        elif event.kind == "citation":
+            self._citations.append(event.data)
 
     def _take_plan(self, data: Mapping[str, Any]) -> None:
         decision, holding = data["decision"], data["situation"]["holding"]
@@ -89,6 +97,9 @@ class RunView:
             took = f"  [dim]{data['seconds']:.1f} s[/]" if "seconds" in data else ""
             colour = "red" if data["state"] == "failed" else "green"
             self._line(name, f"{escape(data.get('text', ''))}{took}", markup=True, colour=colour)
+        if data["state"] == "done" and self._tokens and not self.answer_shown:
+            self.answer_shown = True
+            show_answer(self._console, {"answer": "".join(self._tokens), "citations": self._citations})
 
     def _take_progress(self, data: Mapping[str, Any]) -> None:
         topic = data.get("topic") or ""
@@ -125,15 +136,22 @@ class RunView:
         return Group(*parts)
 
 
-def show_outcome(console: Console, outcome: Mapping[str, Any], *, seconds: float, details: bool) -> None:
+def show_answer(console: Console, reply: Mapping[str, Any]) -> None:
+    """Print an answer and its numbered citations."""
+    console.print(Panel(Text(reply["answer"]), title="Answer", title_align="left", border_style="green"))
+    _show_citations(console, reply.get("citations") or [])
+
+
+def show_outcome(
+    console: Console, outcome: Mapping[str, Any], *, seconds: float, details: bool, answer_shown: bool = False
+) -> None:
     """Print what a run left behind: the answer with its sources, the summary, the chain, the counts."""
     report = outcome.get("report") or {}
     reply = outcome.get("reply") or report.get("answer")
-    if reply:
-        console.print(Panel(Text(reply["answer"]), title="Answer", title_align="left", border_style="green"))
-        _show_citations(console, reply.get("citations") or [])
-        for looked in (reply.get("looked_at") or []) if reply.get("abstained") else []:
-            console.print(f"  [dim]looked at[/] {escape(looked)}", highlight=False)
+    if reply and not answer_shown:
+        show_answer(console, reply)
+    for looked in (reply.get("looked_at") or []) if reply and reply.get("abstained") else []:
+        console.print(f"  [dim]looked at[/] {escape(looked)}", highlight=False)
     for summary in report.get("summaries") or []:
         title = f"Summary of {summary['topic']}"
         console.print(Panel(Text(summary["text"]), title=escape(title), title_align="left", border_style="blue"))
@@ -173,9 +191,9 @@ def _show_counts(console: Console, outcome: Mapping[str, Any], seconds: float) -
     usage = outcome.get("usage") or {}
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     crawls = report.get("crawls") or []
+    table.add_row("pages read", str(sum(len(crawl.get("titles", ())) for crawl in crawls)))
     for name in ("nodes", "edges", "passages"):
         table.add_row(name, str(sum(crawl.get(name, 0) for crawl in crawls)))
-    table.add_row("pages", str(sum(len(crawl.get("titles", ())) for crawl in crawls)))
     skipped = {title: why for crawl in crawls for title, why in (crawl.get("skipped") or {}).items()}
     if skipped:
         shown = "; ".join(f"{title}: {why}" for title, why in list(skipped.items())[:3])

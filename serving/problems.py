@@ -14,12 +14,14 @@ from agents.crawl import UnknownTopic
 from errors import LuminaError
 from graphs.runs import InvalidRequest, RunExists
 from memory.conversations import UnknownConversation
+from memory.event_queries import InvalidQuery
 from models.fallback import NoModelAnswers
 from tools.wikipedia.source import SourceUnavailable
 
 STATUS: dict[type[LuminaError], int] = {
     InvalidRequest: 422,
     RunExists: 409,
+    InvalidQuery: 422,
     UnknownTopic: 404,
     UnknownConversation: 404,
     SourceUnavailable: 503,

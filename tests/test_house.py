@@ -62,9 +62,3 @@ def test_imports_go_one_way(path: Path) -> None:
 
 def test_the_client_needs_nothing_of_the_application() -> None:
     assert imports(ROOT / "masterchat.py") == set()
-
-
-def test_every_room_is_installed() -> None:
-    text = (ROOT / "pyproject.toml").read_text()
-    for name in {room(path) for path in SOURCES}:
-        assert f'"{name}"' in text, f"{name} is missing from pyproject.toml"

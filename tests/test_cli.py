@@ -1,0 +1,144 @@
+"""The command line, in processes of its own, as a user would run it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from masterchat import MasterChat
+
+ROOT = Path(__file__).parents[1]
+
+
+async def lumina(*arguments: str, data: Path, **environment: str) -> tuple[int, str, str]:
+    """Exit code, standard output, standard error."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(ROOT / "cli.py"),
+        *arguments,
+        cwd=data.parent,
+        env={**os.environ, "DATA_DIR": str(data), "PYTHONPATH": str(ROOT), **environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+async def test_help_lists_the_commands(data: Path) -> None:
+    code, out, _ = await lumina("--help", data=data)
+    assert code == 0
+    for command in ("demo", "ask", "crawl", "plan", "goals", "sql", "serve", "worker", "doctor"):
+        assert command in out
+
+
+async def test_the_goals_are_checked_and_drawn(data: Path) -> None:
+    code, out, err = await lumina("goals", data=data)
+    assert code == 0
+    assert out.startswith("flowchart")
+    assert "no problems" in err
+
+
+async def test_a_broken_goal_file_stops_the_start_with_its_line(data: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "goals.yml"
+    broken.write_text((ROOT / "goal_lattice.yml").read_text().replace("agent: crawl", "agent: crwal"))
+    line = next(n for n, text in enumerate(broken.read_text().splitlines(), 1) if "crwal" in text)
+    code, _, err = await lumina("ask", "x", data=data, GOAL_FILE=str(broken))
+    assert code == 1
+    assert f"goals.yml:{line}: unknown agent «crwal»" in err
+    assert not list(tmp_path.glob("data*"))  # noqa: ASYNC240  # nothing else runs
+
+
+async def test_an_unknown_topic_suggests_and_exits_with_1(data: Path) -> None:
+    code, _, err = await lumina("demo", "--topic", "Mandelbort set", data=data)
+    assert code == 1
+    assert len(err.strip().splitlines()) == 1
+    assert "nearest titles: Mandelbrot set" in err
+
+
+async def test_a_bad_setting_is_one_line(data: Path) -> None:
+    code, _, err = await lumina("ask", "x", data=data, WIKI_SOURCE="ftp://example.org")
+    assert code == 1
+    assert len(err.strip().splitlines()) == 1
+    assert "accepted: the address of a MediaWiki" in err
+
+
+async def test_a_plan_is_shown_without_running_it(data: Path) -> None:
+    asked = ("plan", "Who was Julia?", "--mode", "wiki_qa", "--topic", "Julia set", "--json")
+    code, out, _ = await lumina(*asked, data=data)
+    assert code == 0
+    plan = json.loads(out)
+    assert [step["way"] for step in plan["run"]] == ["crawled.links[Julia set]"]
+    assert plan["plan"][-1]["goal"] == "answer_reported"
+
+
+async def test_others_can_only_be_served_with_keys(data: Path) -> None:
+    code, _, err = await lumina("serve", "--host", "0.0.0.0", data=data)
+    assert code == 1
+    assert "LUMINA_API_KEYS" in err
+
+
+async def test_a_worker_says_at_the_start_what_it_cannot_do(data: Path) -> None:
+    code, _, err = await lumina("worker", "--kinds", "ask", data=data)
+    assert code == 1
+    assert "QDRANT_URL" in err
+
+
+def children(pid: int) -> set[int]:
+    """Process ids of every living descendant."""
+    parents = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if fields[0] != "Z":
+                parents[int(folder.name)] = int(fields[1])
+    found: set[int] = set()
+    front = {pid}
+    while front:
+        front = {child for child, parent in parents.items() if parent in front} - found
+        found |= front
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="descendants are found through /proc")
+async def test_ctrl_c_ends_the_server_and_everything_that_it_started(data: Path, unused_tcp_port: int) -> None:
+    server = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(ROOT / "cli.py"),
+        "serve",
+        "--port",
+        str(unused_tcp_port),
+        cwd=data.parent,
+        env={**os.environ, "DATA_DIR": str(data), "PYTHONPATH": str(ROOT)},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert server.stdout is not None
+    assert b"Lumina serves on" in await asyncio.wait_for(server.stdout.readline(), 60)
+    async with MasterChat(f"http://127.0.0.1:{unused_tcp_port}") as client:
+        assert (await client.health())["status"] == "ok"
+        stream = await client.chat(message="Hello there!", mode="chat")
+        assert await stream.text()
+    code, out, _ = await lumina("sql", "SELECT count(*) AS n FROM events", "--json", data=data)
+    assert code == 0
+    assert json.loads(out)["columns"] == ["n"]
+    started = children(server.pid)
+    assert len(started) >= 2, "an embedded Redis and a llama.cpp"
+    server.send_signal(signal.SIGINT)
+    await asyncio.wait_for(server.wait(), 5)
+    assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]  # noqa: ASYNC240  # nothing else runs
