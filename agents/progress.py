@@ -14,6 +14,6 @@ def report(kind: str, **data: Any) -> None:
     """
     try:
         writer = get_stream_writer()
-    except RuntimeError:
+    except (RuntimeError, KeyError):  # outside any Runnable, and in one that runs without a graph
         return
     writer({"kind": kind, **data})

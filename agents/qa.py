@@ -168,11 +168,19 @@ def _sentence_only(one: Evidence, sentence: str) -> Evidence:
     return replace(one, passage=replace(one.passage, text=sentence, section=()), sentences=kept, best=0)
 
 
+_PRONOUN = re.compile(r"(?:he|she|it|they|his|her|its|their|this|these|the latter)\b", re.IGNORECASE)
+
+
 def _in_context(sentence: str, one: Evidence) -> str:
     """A sentence that speaks of «he» or «it» without a name, with the page's title before it."""
-    pronoun = re.search(r"\b(?:he|she|it|they|his|her|its|their)\b", sentence, re.IGNORECASE)
-    named = set(re.findall(r"\w+", one.passage.title.lower())) & set(re.findall(r"\w+", sentence.lower()))
-    return f"{one.passage.title}: {sentence}" if pronoun and not named else sentence
+    title = one.passage.title
+    if title.lower() in sentence.lower():
+        return sentence
+    if _PRONOUN.match(sentence):
+        return f"{title}: {sentence}"
+    named = set(re.findall(r"\w+", title.lower())) & set(re.findall(r"\w+", sentence.lower()))
+    inside = re.search(r"\b(?:he|she|it|they)\b", sentence, re.IGNORECASE)
+    return f"{title}: {sentence}" if inside and not named else sentence
 
 
 def _says(short: str, text: str) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tools.answer_types import AnswerType, Span, expected_type, typed_spans
+from tools.definitions import opens_article_on, subject_of
 from tools.lexical import Stems, stem, stems
 from tools.recall import Evidence, Sentence
 from tools.splitter import sentences as sentence_borders
@@ -73,9 +74,18 @@ def read(question: str, evidence: Sequence[Evidence]) -> Reading | None:
         answer=short_answer(question, best.text, evidence[index].passage.title) or best.text,
         sentence=best.text,
         evidence=index,
-        confidence=confidence(signals(question, evidence)),
+        confidence=max(confidence(signals(question, evidence)), _defined(question, evidence[index], best)),
         support=tuple(further[:SUPPORT_LIMIT]),
     )
+
+
+DEFINED = 0.9
+"""Confidence that the first sentence of an article says what its title is."""
+
+
+def _defined(question: str, one: Evidence, best: Sentence) -> float:
+    first = best is one.sentences[0] and opens_article_on(one.passage, subject_of(question))
+    return DEFINED if first else 0.0
 
 
 def signals(question: str, evidence: Sequence[Evidence]) -> tuple[float, ...]:
