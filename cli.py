@@ -69,10 +69,10 @@ def demo(
     topic = topic or DEMO_TOPIC
     question = question or (DEMO_QUESTION if topic == DEMO_TOPIC else f"What is {topic}?")
     asked = {"topics": [topic], "message": question, "hops": hops, "max_nodes": max_nodes}
-    from commands import run_here
+    from commands import run
 
     settings = _settings(wiki_source=wiki_source, data_dir=data_dir)
-    _run(run_here(settings, {**asked, "intent": "wiki_qa"}, started=STARTED, details=True))
+    _run(run(settings, {**asked, "intent": "wiki_qa"}, started=STARTED, details=True))
 
 
 @app.command()
@@ -91,15 +91,11 @@ def ask(
 
     A running server answers when there is one; otherwise the engines are opened here.
     """
-    from commands import run_here, run_there, running_server
+    from commands import run
 
     settings = _settings(wiki_source=wiki_source, data_dir=data_dir)
     asked = {"topics": topic or [], "message": question, "hops": hops, "max_nodes": max_nodes, "intent": mode}
-    url = running_server(settings) if task_id is None else None
-    if url:
-        _run(run_there(url, settings, asked, started=STARTED, as_json=as_json))
-    else:
-        _run(run_here(settings, asked, task_id, started=STARTED, as_json=as_json))
+    _run(run(settings, asked, task_id, started=STARTED, as_json=as_json))
 
 
 @app.command()
@@ -114,11 +110,11 @@ def crawl(
     as_json: AsJson = False,
 ) -> None:
     """Read articles and what they link to, and grow the graph."""
-    from commands import run_here
+    from commands import run
 
     asked = {"topics": topic, "message": question, "hops": hops, "max_nodes": max_nodes, "intent": "crawl"}
     settings = _settings(wiki_source=wiki_source, data_dir=data_dir)
-    _run(run_here(settings, asked, task_id, started=STARTED, as_json=as_json, details=True))
+    _run(run(settings, asked, task_id, started=STARTED, as_json=as_json, details=True))
 
 
 @app.command()

@@ -32,7 +32,7 @@ class ServerError(LuminaError):
     """The running server refused or failed."""
 
 
-async def run_here(
+async def run(
     settings: Settings,
     asked: dict[str, Any],
     task_id: str | None = None,
@@ -40,6 +40,28 @@ async def run_here(
     started: float,
     as_json: bool = False,
     details: bool = False,
+) -> bool:
+    """Run a request where the engines are: in the server on the same DATA_DIR when one runs, else in this process.
+
+    Args:
+        settings: Which services, and where.
+        asked: The fields of a ``RunRequest``.
+        task_id: Go on with this task; that is always done in this process.
+        started: When the user began to wait, on the monotonic clock.
+        as_json: Print one JSON document.
+        details: Print the chain of states and the counts as well.
+
+    Returns:
+        True; a run that failed raises.
+    """
+    url = running_server(settings) if task_id is None else None
+    if url:
+        return await run_there(url, settings, asked, started=started, as_json=as_json, details=details)
+    return await run_here(settings, asked, task_id, started=started, as_json=as_json, details=details)
+
+
+async def run_here(
+    settings: Settings, asked: dict[str, Any], task_id: str | None, *, started: float, as_json: bool, details: bool
 ) -> bool:
     """Open the engines in this process, run a request, show it; whether it came to a good end."""
     async with open_runner(settings) as runner:
@@ -49,17 +71,18 @@ async def run_here(
 
 
 async def run_there(
-    url: str, settings: Settings, asked: dict[str, Any], *, started: float, as_json: bool = False
+    url: str, settings: Settings, asked: dict[str, Any], *, started: float, as_json: bool, details: bool
 ) -> bool:
     """Let a running server do it."""
     key = next(iter(settings.api_keys()), None)
     body = {**asked, "mode": asked["intent"]}
     del body["intent"]
+    body["message"] = body["message"] or f"Read {', '.join(body['topics'])}"
     try:
         async with masterchat.MasterChat(url, api_key=key) as client:
             stream = await client.chat(**body)
             events = (RunEvent(chunk.kind, chunk.data) async for chunk in stream)
-            return await _show(events, started=started, as_json=as_json, details=False)
+            return await _show(events, started=started, as_json=as_json, details=details)
     except masterchat.MasterChatError as error:
         raise ServerError(f"{url}: {error}") from error
 
@@ -111,8 +134,16 @@ async def examine(settings: Settings, *, as_json: bool = False) -> bool:
     """Open every service, look at it, and say which it is; whether all are well."""
     from serving.health import look_at
 
-    async with open_runner(settings) as runner:
-        found = await look_at(runner.context)
+    url = running_server(settings)
+    if url:
+        try:
+            async with masterchat.MasterChat(url) as client:
+                found = await client.health()
+        except masterchat.MasterChatError as error:
+            raise ServerError(f"{url}: {error}") from error
+    else:
+        async with open_runner(settings) as runner:
+            found = await look_at(runner.context)
     if as_json:
         print(json.dumps(found, ensure_ascii=False, indent=2, default=str))
     else:

@@ -93,13 +93,21 @@ async def open_runner(
         library = Library(redis)
         events = await stack.enter_async_context(_events(settings)) if owns_files else None
         vectors, messages = await _open_vectors(stack, settings, embedder, owns_files)
+        jobs = _ingest_jobs(redis, events) if events else {}
+        messages_index = None
+        if messages:
+            behind = Indexer(messages, embedder, library)
+            messages_index = VectorMessageIndex(messages, embedder, behind.wake)
+            jobs["embed messages"] = behind.run_embedding
+        if vectors and owns_files:
+            jobs |= _index_jobs(redis, Indexer(vectors, embedder, library))
         context = Context(
             redis=redis,
             streams=streams,
             checkpoints=RedisSaver(redis, ttl_s=CHECKPOINT_TTL_S),
             library=library,
             graph=GraphStore(redis, streams),
-            conversations=Conversations(redis, VectorMessageIndex(messages, embedder) if messages else None),
+            conversations=Conversations(redis, messages_index),
             source=source,
             chat=chat,
             embedder=embedder,
@@ -108,9 +116,6 @@ async def open_runner(
             recall=Recall(vectors, embedder) if vectors else None,
             events=events,
         )
-        jobs = _ingest_jobs(redis, events) if events else {}
-        if vectors and owns_files:
-            jobs |= _index_jobs(redis, Indexer(vectors, embedder, library))
         await stack.enter_async_context(_background(jobs))
         graph = build_masterchat(registry, goals, checkpoints=context.checkpoints)
         yield Runner(graph, goals, context, registry)
@@ -170,7 +175,7 @@ def _chat_config(settings: Settings) -> ChatConfig:
     )
 
 
-ABANDONED = frozenset({"embed"})
+ABANDONED = frozenset({"embed", "embed messages"})
 """Jobs whose work is kept track of in the store, so that they need not finish a batch."""
 
 Job = Callable[[asyncio.Event], Awaitable[None]]

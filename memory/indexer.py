@@ -121,6 +121,10 @@ class Indexer:
                 self._added.set()
         return Handled(len(passages), tuple(skipped))
 
+    def wake(self) -> None:
+        """Say that somebody else put records into the store that wait for their dense vectors."""
+        self._added.set()
+
     async def embed_pending(self, batch: int = BATCH) -> int:
         """Phase 2, once: embed up to ``batch`` records that wait for it; returns how many were embedded."""
         return await self._embed(batch, asyncio.Event())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -25,8 +25,16 @@ class Encoder(Protocol):
 class VectorMessageIndex:
     """Messages by meaning, each owner's own; the ``MessageIndex`` of ``memory.conversations``."""
 
-    def __init__(self, vectors: VectorStore, encoder: Encoder) -> None:
-        self._vectors, self._encoder = vectors, encoder
+    def __init__(self, vectors: VectorStore, encoder: Encoder, added: Callable[[], None] = lambda: None) -> None:
+        """An index on a collection of its own.
+
+        Args:
+            vectors: The collection.
+            encoder: Makes the vectors of questions.
+            added: Called when a message waits for its dense vector: it is made behind the conversation, for nobody
+                should wait for a model to load.
+        """
+        self._vectors, self._encoder, self._added = vectors, encoder, added
 
     async def add(self, owner: str, conversation_id: str, turn_id: str, text: str) -> None:
         """Index a message; the same (owner, conversation, turn) again replaces it."""
@@ -34,16 +42,16 @@ class VectorMessageIndex:
         name = "\x1f".join((owner, conversation_id, turn_id))
         record = Record(str(uuid.uuid5(PASSAGE_NAMESPACE, name)), text, payload)
         if await self._vectors.upsert([record]):
-            await self._vectors.set_dense([record.id], await self._encoder.encode([text]))
+            self._added()
 
     async def similar(
         self, owner: str, text: str, limit: int, exclude_conversation: str | None = None
     ) -> list[SimilarMessage]:
-        """The owner's messages that are most alike, best first, by cosine."""
+        """The owner's messages that are most alike, best first: by meaning and, the newest ones, by words."""
         dense = (await self._encoder.encode([text], query=True))[0]
         # A few more, for those of the excluded conversation are dropped here: ``where`` has no negation.
         wanted = limit if exclude_conversation is None else 4 * limit
-        hits = await self._vectors.search(text, dense=dense, where={"owner": owner}, limit=wanted, mode="dense")
+        hits = await self._vectors.search(text, dense=dense, where={"owner": owner}, limit=wanted, mode="hybrid")
         found = [
             SimilarMessage(
                 conversation_id=str(hit.record.payload["conversation_id"]),
