@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Any
+from urllib.parse import urlsplit
 
 from loguru import logger
 from rich.console import Console
@@ -26,6 +28,9 @@ from server import address_file
 from services import open_runner
 from settings import DEFAULT_OWNER, Settings
 from terminal import RunView, show_outcome
+
+CONNECT_S = 0.5
+"""A server on this machine that takes longer to accept a connection counts as gone."""
 
 
 class ServerError(LuminaError):
@@ -92,7 +97,10 @@ def running_server(settings: Settings) -> str | None:
     with contextlib.suppress(OSError, ValueError, KeyError):
         announced = json.loads(address_file(settings.data_dir).read_text())
         os.kill(announced["pid"], 0)
-        return str(announced["url"])
+        url = urlsplit(announced["url"])
+        # The file of a server that was killed may name a process that is another one by now.
+        with socket.create_connection((url.hostname or "", url.port or 80), timeout=CONNECT_S):
+            return str(announced["url"])
     return None
 
 
