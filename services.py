@@ -11,8 +11,7 @@ from loguru import logger
 from redis.asyncio import Redis
 
 from agents.context import Context
-from agents.spec import discover
-from graphs.goals import load_goals
+from graphs.application import load_application
 from graphs.masterchat import build_masterchat
 from graphs.runs import Runner
 from memory import keys
@@ -73,8 +72,7 @@ async def open_runner(
     Raises:
         LuminaError: one line on what is wrong, before anything was started where that can be known.
     """
-    registry = discover()
-    goals = load_goals(settings.goal_file, agents=registry.achievable())
+    registry, goals = load_application(settings.goal_file)
     async with AsyncExitStack() as stack:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         if source is None:

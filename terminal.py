@@ -82,7 +82,7 @@ class RunView:
         self._goals = {**{goal: state for goal, state in self._goals.items() if state == "failed"}, **goals}
         self._why = decision["why"]
         if changed and decision["plan"]:
-            steps = " → ".join(step["way"] for step in decision["plan"])
+            steps = escape(" → ".join(step["way"] for step in decision["plan"]))
             self._line("plan", f"{steps}  [dim]({decision['cost']:.4g} s expected)[/]", markup=True)
 
     def _take_agent(self, data: Mapping[str, Any]) -> None:
@@ -160,6 +160,11 @@ def show_outcome(
         title = f"Summary of {summary['topic']}"
         console.print(Panel(Text(summary["text"]), title=escape(title), title_align="left", border_style="blue"))
         _show_citations(console, summary.get("citations") or [])
+    for name in report.keys() - {"answer", "summaries", "crawls", "topics"}:
+        value = report[name]
+        console.print(
+            f"[bold]{name}[/]: {escape(', '.join(map(str, value)) if isinstance(value, list) else str(value))}"
+        )
     if details:
         _show_chain(console, outcome.get("chain") or [])
         _show_counts(console, outcome, seconds)

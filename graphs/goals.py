@@ -21,6 +21,8 @@ __all__ = ["GoalFile", "InvalidGoalFile", "goal_schema", "load_goals", "parse_in
 Id = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
 """Lower-case letters, digits, _ and -; starts with a letter."""
 Text = Annotated[str, Field(min_length=1)]
+Package = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]
+"""Dotted name of a Python package."""
 Ids = Annotated[tuple[Id, ...], Strict(False)]  # YAML has lists, the model tuples
 Amount = Annotated[float, Field(ge=0)]
 
@@ -127,6 +129,8 @@ class GoalFile(_Part):
 
     version: Literal[1]
     """Version of the format."""
+    agents: Annotated[tuple[Package, ...], Strict(False)] = ()
+    """Packages whose modules have the agents (a ``SPEC`` each); the shipped ones when left out."""
     goals: Annotated[tuple[GoalSpec, ...], Strict(False), Field(min_length=1)]
     """Everything that can come to hold."""
     intents: dict[Id, Intent] = {}

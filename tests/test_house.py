@@ -17,6 +17,7 @@ LEVELS = {
     "agents": 3,
     "graphs": 4,
     "serving": 5,
+    "docs": 4,
     "services": 6,
     "settings": 1,
     "server": 7,
