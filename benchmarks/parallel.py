@@ -35,6 +35,7 @@ from tools.wikipedia.opening import open_source
 from tools.wikipedia.source import Fetched, WikiSource
 
 TOPICS = ("Julia set", "Koch snowflake")
+WARM_UP = "Georg Cantor"
 
 
 class Late:
@@ -89,7 +90,7 @@ async def timed(folder: Path, source: WikiSource, requests: Sequence[Sequence[st
     chat = Chat.from_model(FakeListChatModel(responses=["I would not know."]))
     embedder = cast(Embedder, WordEmbedder())
     async with open_runner(settings, source=source, chat=chat, embedder=embedder) as runner:
-        await run(runner, ["Geology"], 1)
+        await run(runner, [WARM_UP], 1)
         started = time.perf_counter()
         for topics in requests:
             await run(runner, topics, max_nodes)

@@ -95,6 +95,16 @@ async def test_without_a_local_model_what_was_read_is_quoted(lumina: Lumina) -> 
     assert {summary["method"] for summary in done["report"]["summaries"]} == {"extract"}
 
 
+async def test_without_a_local_model_a_conversation_ends_with_the_budgets_own_line(lumina: Lumina) -> None:
+    async with lumina() as opened:
+        runner = on_budget(opened, 0, local=False)
+        request = RunRequest(intent="chat", message="Hello!")
+        done = {event.kind: event.data async for event in runner.stream(request, "task")}["done"]
+    assert done["outcome"]["status"] == "failed"
+    assert "does not fit into the budget of $0" in done["outcome"]["reason"]
+    assert "raise LLM_BUDGET_USD or use a local model" in done["outcome"]["reason"]
+
+
 async def test_within_the_budget_there_is_nothing_to_tell(lumina: Lumina) -> None:
     async with lumina() as opened:
         done = await ask(on_budget(opened, 1))
