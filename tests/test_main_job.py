@@ -158,7 +158,7 @@ async def test_everything_that_happened_reaches_the_event_store(lumina: Lumina) 
     assert edges > 30
     assert history["crawled.links"].failure_rate == 0
     crawling = [step["seconds"] for step in done["walked"] if step["agent"] == "crawl"]
-    assert len(crawling) == 2
+    assert len(crawling) > 1
     assert history["crawled.links"].seconds == pytest.approx(sum(crawling), abs=0.002)
 
 
