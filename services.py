@@ -26,6 +26,7 @@ from memory.message_index import VectorMessageIndex
 from memory.redis_server import open_redis
 from memory.streams import Delivered, Streams
 from memory.vectors import VectorStore, open_vectors
+from memory.way_history import HistoryKeeper
 from models.budget import Budget
 from models.chat import Chat, ChatConfig, open_chat
 from models.embeddings import Embedder
@@ -181,11 +182,18 @@ Job = Callable[[asyncio.Event], Awaitable[None]]
 
 
 def _ingest_jobs(redis: Redis, events: EventStore) -> dict[str, Job]:
+    keeper = HistoryKeeper(redis, events)
+    handlers = {stream: events.ingester(stream) for stream in INGESTED}
+    handlers[keys.PLANNER_STREAM] = keeper.watching(handlers[keys.PLANNER_STREAM])
     jobs = {
-        f"ingest {stream}": Consumer(redis, stream, "masterchat", "mc", events.ingester(stream), batch=INGEST_BATCH).run
-        for stream in INGESTED
+        f"ingest {stream}": Consumer(redis, stream, "masterchat", "mc", handler, batch=INGEST_BATCH).run
+        for stream, handler in handlers.items()
     }
-    return {**jobs, "planner log": Consumer(redis, keys.PLANNER_STREAM, "ui", "frontend", _seen).run}
+    return {
+        **jobs,
+        "learn costs": keeper.run,
+        "planner log": Consumer(redis, keys.PLANNER_STREAM, "ui", "frontend", _seen).run,
+    }
 
 
 async def _seen(delivered: Sequence[Delivered]) -> None:

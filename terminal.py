@@ -154,6 +154,8 @@ def show_outcome(
     reply = outcome.get("reply") or report.get("answer")
     if reply and not answer_shown:
         show_answer(console, reply)
+    for notice in (outcome.get("outcome") or {}).get("notices") or []:
+        console.print(f"  [yellow]{escape(notice)}[/]", highlight=False, soft_wrap=True)
     for looked in (reply.get("looked_at") or []) if reply and reply.get("abstained") else []:
         console.print(f"  [dim]looked at[/] {escape(looked)}", highlight=False)
     for summary in report.get("summaries") or []:

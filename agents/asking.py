@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
@@ -12,6 +13,7 @@ from langchain_core.runnables import RunnableConfig
 from agents.context import Context
 from agents.spec import Usage
 from memory.streams import Event
+from models.budget import BudgetExceeded
 from models.chat import ProviderInfo
 
 
@@ -38,8 +40,11 @@ async def ask(
 ) -> Said:
     """Ask the chat model, and put what it used on the event stream.
 
+    When the run's budget refused a paid model and another one answered, the usage says so.
+
     Raises:
         NoModelAnswers: no provider answers.
+        BudgetExceeded: nothing but the budget stands in the way.
     """
     started = time.perf_counter()
     answer = await context.chat.ainvoke(list(messages), config, max_tokens=max_tokens)
@@ -49,6 +54,8 @@ async def ask(
         input_tokens=used["input_tokens"] if used else 0,
         output_tokens=used["output_tokens"] if used else 0,
         usd=float(notes.get("lumina_usd", 0.0)),
+        refused=int(notes.get("lumina_budget") == "exhausted"),
+        stand_in=_stand_in(context, notes),
     )
     model = str(notes.get("lumina_model", ""))
     data = {
@@ -63,6 +70,35 @@ async def ask(
     await context.streams.publish([Event("llm.usage", data, agent=agent, task_id=task_id)])
     whole = notes.get("finish_reason", "stop") != "length"
     return Said(str(answer.text).strip(), model, usage, whole)
+
+
+async def ask_if_affordable(
+    context: Context,
+    messages: Sequence[BaseMessage],
+    config: RunnableConfig,
+    *,
+    max_tokens: int,
+    agent: str,
+    owner: str,
+) -> Said:
+    """Like ``ask``, for those who can do without: no words when the budget covers no model that is there.
+
+    Raises:
+        NoModelAnswers: no provider answers.
+    """
+    try:
+        return await ask(context, messages, config, max_tokens=max_tokens, agent=agent, owner=owner)
+    except BudgetExceeded:
+        return Said("", "", Usage(refused=1), whole=False)
+
+
+def _stand_in(context: Context, notes: Mapping[str, Any]) -> str:
+    """Which model answered in place of a paid one that was refused."""
+    if notes.get("lumina_budget") != "exhausted":
+        return ""
+    model, name = str(notes.get("lumina_model", "")), notes.get("lumina_provider")
+    paid = any(one.paid for one in context.chat.providers() if (one.name, one.model_id) == (name, model))
+    return f"the cheaper model {model}" if paid else f"the local model {model}"
 
 
 def writer_in_use(context: Context) -> ProviderInfo:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from pydantic import BaseModel, Field
 
-from agents.asking import ask, is_small, writer_in_use
+from agents.asking import ask, ask_if_affordable, is_small, writer_in_use
 from agents.citations import Citation, citation
 from agents.context import Context
 from agents.progress import report
@@ -151,7 +151,9 @@ async def _phrase(
     shown = shown[: PASSAGES_FOR_SMALL_MODEL if small else PASSAGES_FOR_MODEL]
     messages = ANSWER.format_messages(passages=describe(shown), question=request.question)
     try:
-        said = await ask(context, messages, config, max_tokens=ANSWER_TOKENS, agent="qa", owner=request.owner)
+        said = await ask_if_affordable(
+            context, messages, config, max_tokens=ANSWER_TOKENS, agent="qa", owner=request.owner
+        )
     except NoModelAnswers:
         return None, Usage(), "quote"
     text = " ".join(said.text.split())

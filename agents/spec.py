@@ -25,12 +25,16 @@ class Usage(BaseModel):
     input_tokens: int = 0
     output_tokens: int = 0
     usd: float = 0.0
+    refused: int = Field(default=0, description="Calls of a paid model that the run's budget did not cover.")
+    stand_in: str = Field(default="", description="What answered instead, e.g. «the local model SmolLM2».")
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
             input_tokens=self.input_tokens + other.input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
             usd=self.usd + other.usd,
+            refused=self.refused + other.refused,
+            stand_in=other.stand_in or self.stand_in,
         )
 
 

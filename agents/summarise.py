@@ -12,7 +12,7 @@ import numpy as np
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from pydantic import BaseModel, Field
 
-from agents.asking import Said, ask
+from agents.asking import Said, ask_if_affordable
 from agents.citations import Citation, cite
 from agents.context import Context
 from agents.progress import report
@@ -124,7 +124,9 @@ async def _map_reduce(
     async def note(part: str) -> Said:
         nonlocal done
         messages = SUMMARISE_PART.format_messages(topic=topic, text=part)
-        written = await ask(context, messages, config, max_tokens=NOTE_TOKENS, agent="summarise", owner=request.owner)
+        written = await ask_if_affordable(
+            context, messages, config, max_tokens=NOTE_TOKENS, agent="summarise", owner=request.owner
+        )
         done += 1
         report(
             "progress", agent="summarise", topic=request.topic, text=f"noted {done} of {len(parts)} parts of «{topic}»"
@@ -138,7 +140,9 @@ async def _map_reduce(
         return noted, usage
     report("progress", agent="summarise", topic=request.topic, text=f"joining {len(parts)} notes on «{topic}»")
     messages = SUMMARISE_WHOLE.format_messages(topic=topic, notes="\n".join(f"- {sentence}" for sentence in noted))
-    whole = await ask(context, messages, config, max_tokens=SUMMARY_TOKENS, agent="summarise", owner=request.owner)
+    whole = await ask_if_affordable(
+        context, messages, config, max_tokens=SUMMARY_TOKENS, agent="summarise", owner=request.owner
+    )
     return list(dict.fromkeys([*_sentences(whole.text), *noted])), usage + whole.usage
 
 

@@ -18,9 +18,11 @@ from langgraph.types import Command, Send
 
 from agents.context import Context
 from agents.progress import report
-from agents.spec import AgentOutput, AgentSpec, Assignment, Registry, RunRequest, RunView
+from agents.spec import AgentOutput, AgentSpec, Assignment, Registry, RunRequest, RunView, Usage
 from errors import LuminaError
+from graphs.costs import costs_of_instances, read_costs
 from graphs.goals import GoalFile, parse_instance
+from graphs.notices import notices
 from graphs.planner import Decision, Situation, decide
 from graphs.state import RunInput, RunOutput, RunState, view
 from memory.streams import Event
@@ -60,6 +62,9 @@ class _Planner:
         run = view(state, get_config()["configurable"]["thread_id"])
         holding = await check_facts(self._registry, self._goals, runtime.context, run)
         update = _walk(state, holding)
+        costs = state.get("costs")
+        if costs is None:
+            costs = update["costs"] = await read_costs(runtime.context.redis, self._goals)
         silent = _silent_failures(state, holding)
         if (run.failures or silent) and self._supervisor:
             every = [*run.failures, *silent]
@@ -70,6 +75,7 @@ class _Planner:
             topics=tuple(run.topics),
             holding=holding,
             ruled_out=frozenset(state.get("ruled_out", {})),
+            costs=costs_of_instances(self._goals, costs, run.topics),
         )
         decision = decide(self._goals, situation)
         entry = {"round": update["rounds"], "situation": situation.to_json(), "decision": decision.to_json()}
@@ -81,7 +87,9 @@ class _Planner:
             await _publish(runtime.context, run, PLANNER, [*events, ("plan.step", entry)])
             assigned, sends = self._sends(run, state, decision)
             return Command(update={**update, "assigned": assigned}, goto=sends)
+        usage = Usage(**state.get("usage", {}))
         outcome = _outcome(decision, stopped, state)
+        outcome["notices"] = await notices(runtime.context, run.task_id, usage)
         await _publish(runtime.context, run, PLANNER, [*events, ("plan.step", entry), ("plan.done", outcome)])
         return Command(update={**update, "assigned": {}, "outcome": outcome}, goto=END)
 
@@ -93,6 +101,7 @@ class _Planner:
             way = lattice.way(step.way)
             base, topic = parse_instance(step.goal)
             assigned[step.goal] = step.way
+            before = sum(one["seconds"] for one in state.get("walked", []) if one["ok"] and one["way"] == step.way)
             assignment = Assignment(
                 goal=step.goal,
                 base_goal=base,
@@ -102,7 +111,7 @@ class _Planner:
                 carry=state.get("carry", {}).get(step.goal),
                 attempt=failed[step.way] + 1,
             )
-            sends.append(Send(way.agent, {"assignment": asdict(assignment), "run": _pack(run)}))
+            sends.append(Send(way.agent, {"assignment": asdict(assignment), "run": _pack(run), "before": before}))
         return assigned, sends
 
     def _stopped(self, update: Mapping[str, Any]) -> str | None:
@@ -195,7 +204,9 @@ def _agent_node(spec: AgentSpec[Any, Any]) -> Callable[..., Awaitable[dict[str, 
         report("agent", state="done" if output.carry is None else "step", text=text, seconds=seconds, **told)
         walked = {**told, "seconds": round(seconds, 3), "ok": True}
         if output.carry is None:
-            await _publish(runtime.context, run, spec.name, [("plan.step", {**walked, "usd": output.usage.usd})])
+            whole = seconds + (work["before"] if assignment.carry else 0.0)  # a crawl may go in several steps
+            ended = {**walked, "seconds": round(whole, 3), "usd": output.usage.usd}
+            await _publish(runtime.context, run, spec.name, [("plan.step", ended)])
         return _update(assignment, output, walked)
 
     node.__name__ = spec.name

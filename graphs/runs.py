@@ -13,6 +13,7 @@ from langchain_core.runnables import RunnableConfig
 from agents.context import Context
 from agents.spec import Registry, RunRequest, RunView
 from errors import LuminaError
+from graphs.costs import costs_of_instances, read_costs
 from graphs.goals import GoalFile
 from graphs.masterchat import Graph, check_facts, recursion_limit
 from graphs.planner import Decision, Situation, decide
@@ -70,10 +71,12 @@ class Runner:
         """
         self.validate(request)
         run = RunView(task_id="", request=request)
+        costs = await read_costs(self.context.redis, self.goals)
         situation = Situation(
             targets=tuple(self.goals.intents[request.intent].goals),
             topics=tuple(run.topics),
             holding=await check_facts(self.registry, self.goals, self.context, run),
+            costs=costs_of_instances(self.goals, costs, run.topics),
         )
         return decide(self.goals, situation)
 

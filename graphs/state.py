@@ -54,11 +54,13 @@ class RunState(RunInput, total=False):
     """How many of the failures have been decided upon."""
     ruled_out: Annotated[dict[str, str], merge]
     """Way instance → why it is not used any more."""
+    costs: dict[str, float]
+    """Way of the goal file → expected cost, learned before the run began; the same to its end."""
     rounds: int
     retractions: int
     usage: Annotated[dict[str, Any], add_usage]
     outcome: dict[str, Any] | None
-    """Set at the end: status (done, partial, failed), reason, lost goals."""
+    """Set at the end: status (done, partial, failed), reason, detail, notices."""
 
 
 class RunOutput(TypedDict, total=False):

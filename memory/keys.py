@@ -85,6 +85,9 @@ def checkpoint_thread(thread_id: str) -> tuple[str, str, str, str]:
     return f"{stem}:index", f"{stem}:checkpoints", f"{stem}:blobs", f"{stem}:writes"
 
 
+WAY_HISTORY = "lumina:way_history/v1"
+"""JSON: way → what its latest runs cost, written by the process that holds the event store."""
+
 GRAPH_OWNERS = "lumina:graph:owners"
 """Set: every owner that has a knowledge graph."""
 

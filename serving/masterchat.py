@@ -52,6 +52,7 @@ class ChatResponse(BaseModel):
     usage: dict[str, Any] = Field(default_factory=dict)
     chain: list[list[str]] = Field(default_factory=list)
     outcome: dict[str, Any] | None = None
+    notices: list[str] = Field(default_factory=list, description="What to know of it, e.g. that the budget is used up.")
 
 
 @router.post("/chat", response_model=ChatResponse, responses={200: {"content": {"text/event-stream": {}}}})
@@ -132,6 +133,7 @@ def _response(request: RunRequest, done: dict[str, Any]) -> ChatResponse:
         usage=done["usage"],
         chain=done["chain"],
         outcome=done["outcome"],
+        notices=outcome.get("notices", []),
     )
 
 

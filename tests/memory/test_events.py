@@ -233,6 +233,7 @@ async def test_history_of_a_way_rests_on_its_latest_runs(store: EventStore) -> N
     history = await store.run_history(limit=4)
     crawl = history["crawl.api"]
     assert (crawl.runs, crawl.seconds, crawl.ok_seconds, crawl.failure_rate, crawl.usd) == (4, 1.5, 1.0, 0.25, 0.5)
+    assert (crawl.failed_seconds, crawl.last_s) == (3.0, (T0 + 13) / 1000)
     assert (history["dark"].ok_seconds, history["dark"].failure_rate, history["dark"].usd) == (None, 1.0, 0.0)
     assert (await store.run_history())["crawl.api"].runs == 9
 
