@@ -75,10 +75,11 @@ class Turn {
   }
 
   take_plan({ situation, decision }) {
-    for (const [goal, state] of this.goals) if (state !== "failed") this.goals.delete(goal);
-    for (const goal of situation.holding) this.goals.set(goal, "holds");
-    for (const step of decision.plan) this.goals.set(step.goal, "planned");
-    for (const step of decision.run) this.goals.set(step.goal, "running");
+    const states = new Map(situation.holding.map((goal) => [goal, "holds"]));
+    for (const step of decision.plan) states.set(step.goal, "planned");
+    for (const step of decision.run) states.set(step.goal, "running");
+    for (const [goal, state] of this.goals) if (state !== "failed" && !states.has(goal)) this.goals.delete(goal);
+    for (const [goal, state] of states) this.goals.set(goal, state); // each stays where the first plan put it
     this.part.now.textContent = decision.why;
     this.showGoals();
   }
