@@ -16,12 +16,13 @@ from langgraph.pregel import Pregel
 
 from graphs.masterchat import build_masterchat
 from graphs.runs import Runner
+from graphs.state import RunInput
 from studio import SharedRunner
 
 Lumina = Callable[..., AbstractAsyncContextManager[Runner]]
 
 ROOT = Path(__file__).parents[1]
-CRAWL = {"request": {"intent": "crawl", "message": "", "topics": ["Koch snowflake"], "max_nodes": 2}}
+CRAWL: RunInput = {"request": {"intent": "crawl", "message": "", "topics": ["Koch snowflake"], "max_nodes": 2}}
 
 
 def named(entry: str) -> Any:

@@ -11,7 +11,12 @@ from server import create_app
 from serving.console import UI
 from settings import load_settings
 
-TYPES = {"html": ("text/html",), "js": ("text/javascript", "application/javascript"), "css": ("text/css",), "svg": ("image/svg+xml",)}
+TYPES = {
+    "html": ("text/html",),
+    "js": ("text/javascript", "application/javascript"),
+    "css": ("text/css",),
+    "svg": ("image/svg+xml",),
+}
 FILES = sorted(path.name for path in UI.iterdir())
 NAMESPACE = 'xmlns="http://www.w3.org/2000/svg"'
 
