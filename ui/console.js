@@ -242,6 +242,7 @@ async function post(message, signal) {
     });
     if (response.ok) return response;
     const why = await refusal(response);
+    if (response.status === 401) sessionStorage.removeItem(KEY);
     if (response.status !== 401 || !(await askForKey(why))) throw new Error(why);
   }
 }
@@ -291,6 +292,7 @@ box.addEventListener("keydown", (event) => {
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && !by("key-dialog").open) running?.abort();
 });
+by("key-cancel").addEventListener("click", () => by("key-dialog").close("cancel"));
 by("stop").addEventListener("click", () => running?.abort());
 by("fresh").addEventListener("click", () => {
   conversation = null;
