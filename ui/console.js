@@ -243,7 +243,7 @@ async function post(message, signal) {
     if (response.ok) return response;
     const why = await refusal(response);
     if (response.status === 401) sessionStorage.removeItem(KEY);
-    if (response.status !== 401 || !(await askForKey(why))) throw new Error(why);
+    if (response.status !== 401 || !(await askForKey(`${why.split(";")[0]}.`))) throw new Error(why);
   }
 }
 
