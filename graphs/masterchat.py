@@ -32,16 +32,25 @@ Graph = CompiledStateGraph[RunState, Context, RunInput, RunOutput]
 PLANNER = "planner"
 
 
-def build_masterchat(registry: Registry, goals: GoalFile, *, checkpoints: Any = None) -> Graph:
+def build_masterchat(
+    registry: Registry, goals: GoalFile, *, checkpoints: Any = None, context: Context | None = None
+) -> Graph:
     """The compiled graph of these agents and goals.
 
     It runs with a ``Context`` and with ``configurable.thread_id`` = task id.
+
+    Args:
+        registry: The agents; each is a node.
+        goals: What they are for.
+        checkpoints: Keeps the state after every superstep.
+        context: Bound to the graph, for those who run it and cannot pass one; what they pass is then ignored.
     """
-    builder = StateGraph(RunState, context_schema=Context, input_schema=RunInput, output_schema=RunOutput)
-    builder.add_node(PLANNER, _Planner(registry, goals).step, destinations=(*registry, END))
+    schema = None if context else Context
+    builder = StateGraph(RunState, context_schema=schema, input_schema=RunInput, output_schema=RunOutput)
+    builder.add_node(PLANNER, _Planner(registry, goals, context).step, destinations=(*registry, END))
     builder.add_edge(START, PLANNER)
     for name, spec in registry.items():
-        builder.add_node(name, _agent_node(spec))
+        builder.add_node(name, _agent_node(spec, context))
         builder.add_edge(name, PLANNER)
     return builder.compile(checkpointer=checkpoints, name="masterchat")
 
@@ -54,17 +63,18 @@ def recursion_limit(goals: GoalFile) -> int:
 class _Planner:
     """The planner node: checks the facts, decides, says why, sends."""
 
-    def __init__(self, registry: Registry, goals: GoalFile) -> None:
-        self._registry, self._goals = registry, goals
+    def __init__(self, registry: Registry, goals: GoalFile, bound: Context | None) -> None:
+        self._registry, self._goals, self._bound = registry, goals, bound
         self._supervisor = next((spec.name for spec in registry.values() if spec.on_failure), None)
 
     async def step(self, state: RunState, runtime: Runtime[Context]) -> Command[Any]:
+        context = self._bound or runtime.context
         run = view(state, get_config()["configurable"]["thread_id"])
-        holding = await check_facts(self._registry, self._goals, runtime.context, run)
+        holding = await check_facts(self._registry, self._goals, context, run)
         update = _walk(state, holding)
         costs = state.get("costs")
         if costs is None:
-            costs = update["costs"] = await read_costs(runtime.context.redis, self._goals)
+            costs = update["costs"] = await read_costs(context.redis, self._goals)
         silent = _silent_failures(state, holding)
         if (run.failures or silent) and self._supervisor:
             every = [*run.failures, *silent]
@@ -84,13 +94,13 @@ class _Planner:
         events = [("plan.start", first)] if first else []
         stopped = self._stopped(update)
         if decision.verdict == "run" and not stopped:
-            await _publish(runtime.context, run, PLANNER, [*events, ("plan.step", entry)])
+            await _publish(context, run, PLANNER, [*events, ("plan.step", entry)])
             assigned, sends = self._sends(run, state, decision)
             return Command(update={**update, "assigned": assigned}, goto=sends)
         usage = Usage(**state.get("usage", {}))
         outcome = _outcome(decision, stopped, state)
-        outcome["notices"] = await notices(runtime.context, run.task_id, usage)
-        await _publish(runtime.context, run, PLANNER, [*events, ("plan.step", entry), ("plan.done", outcome)])
+        outcome["notices"] = await notices(context, run.task_id, usage)
+        await _publish(context, run, PLANNER, [*events, ("plan.step", entry), ("plan.done", outcome)])
         return Command(update={**update, "assigned": {}, "outcome": outcome}, goto=END)
 
     def _sends(self, run: RunView, state: RunState, decision: Decision) -> tuple[dict[str, str], list[Send]]:
@@ -171,12 +181,13 @@ def _outcome(decision: Decision, stopped: str | None, state: RunState) -> dict[s
     return {"status": "failed", "reason": stopped or "; ".join(causes) or decision.why, "detail": decision.why}
 
 
-def _agent_node(spec: AgentSpec[Any, Any]) -> Callable[..., Awaitable[dict[str, Any]]]:
+def _agent_node(spec: AgentSpec[Any, Any], bound: Context | None) -> Callable[..., Awaitable[dict[str, Any]]]:
     """A node that runs one agent on what the planner sent."""
 
     async def node(work: dict[str, Any], config: RunnableConfig, runtime: Runtime[Context]) -> dict[str, Any]:
+        context = bound or runtime.context
         run = _unpack(work["run"])
-        agent = spec.build(runtime.context)
+        agent = spec.build(context)
         if "decide" in work and spec.on_failure:
             output = await agent.ainvoke(spec.on_failure(run), config)
             report("agent", agent=spec.name, state="done", text=spec.explain(output), goal="", topic=None)
@@ -197,7 +208,7 @@ def _agent_node(spec: AgentSpec[Any, Any]) -> Callable[..., Awaitable[dict[str, 
                 ("plan.step", {**walked, "usd": 0.0, "error": str(error)}),
                 ("error", {"kind": type(error).__name__, "error": str(error), "way": assignment.way}),
             ]
-            await _publish(runtime.context, run, spec.name, events)
+            await _publish(context, run, spec.name, events)
             return {"failures": [failure], "walked": [walked]}
         seconds = time.perf_counter() - started
         text = spec.explain(output) if output.carry is None else "more to do"
@@ -206,7 +217,7 @@ def _agent_node(spec: AgentSpec[Any, Any]) -> Callable[..., Awaitable[dict[str, 
         if output.carry is None:
             whole = seconds + (work["before"] if assignment.carry else 0.0)  # a crawl may go in several steps
             ended = {**walked, "seconds": round(whole, 3), "usd": output.usage.usd}
-            await _publish(runtime.context, run, spec.name, [("plan.step", ended)])
+            await _publish(context, run, spec.name, [("plan.step", ended)])
         return _update(assignment, output, walked)
 
     node.__name__ = spec.name

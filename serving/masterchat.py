@@ -62,6 +62,7 @@ async def chat(
     """Route a message by its intent and run the graph.
 
     As SSE the events are ``plan``, ``agent``, ``progress``, ``token``, ``citation``, ``usage``, ``done``, ``error``.
+    ``done`` carries the ``conversation_id`` to go on with.
     """
     mode = body.mode
     if mode == "auto":
@@ -113,6 +114,8 @@ async def _turn(runner: Runner, request: RunRequest, task_id: str) -> AsyncGener
                 metadata = {"citations": said.citations, "tokens": said.usage, "task_id": task_id}
                 answered = Message("assistant", said.answer, metadata)
                 await conversations.append(request.owner, id_, [answered], idempotency_key=f"{task_id}:assistant")
+                known = {"conversation_id": id_, "mode": request.intent, "answer": said.answer}
+                event = RunEvent("done", {**event.data, **known})
             yield event
 
 

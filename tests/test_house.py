@@ -22,6 +22,7 @@ LEVELS = {
     "settings": 1,
     "server": 7,
     "worker": 7,
+    "studio": 7,
     "terminal": 7,
     "commands": 8,
     "cli": 9,
@@ -29,7 +30,7 @@ LEVELS = {
 }
 """Every module and package of the root; a room may use those below it. ``masterchat`` stands alone."""
 
-ENTRY_POINTS = {"server", "worker", "cli", "commands", "services"}
+ENTRY_POINTS = {"server", "worker", "studio", "cli", "commands", "services"}
 SOURCES = [
     path
     for path in sorted(ROOT.rglob("*.py"))

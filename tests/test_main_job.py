@@ -91,6 +91,14 @@ async def test_a_question_without_a_topic_finds_one(lumina: Lumina) -> None:
     assert "Sidi Bel Abb" in done["report"]["answer"]["answer"]
 
 
+@pytest.mark.parametrize("intent", ["crawl", "summarise"])
+async def test_an_instruction_without_a_topic_finds_one_before_it_reports(lumina: Lumina, intent: str) -> None:
+    async with lumina() as runner:
+        done = await ask(runner, RunRequest(intent=intent, message="About the Koch snowflake, please.", max_nodes=2))
+    assert done["report"]["topics"] == ["Koch snowflake"]
+    assert [crawl["title"] for crawl in done["report"]["crawls"]] == ["Koch snowflake"]
+
+
 async def test_an_unknown_topic_says_so_suggests_and_leaves_nothing(lumina: Lumina) -> None:
     async with lumina() as runner:
         done = await ask(runner, REQUEST.model_copy(update={"topics": ["Mandelbort set"]}))

@@ -76,7 +76,17 @@ async def test_a_stream_tells_plan_agents_tokens_citations_usage_and_the_end(ser
     assert {"plan", "agent", "progress", "token", "citation", "usage", "done"} == set(kinds)
     assert kinds[-1] == "done"
     said = "".join(data["text"] for kind, data in found if kind == "token")
-    assert said == dict(found)["done"]["report"]["answer"]["answer"]
+    done = dict(found)["done"]
+    assert said == done["report"]["answer"]["answer"] == done["answer"]
+
+
+async def test_a_streamed_conversation_goes_on_with_the_id_of_done(serve: Serve) -> None:
+    body = {"message": "My name is Ada.", "mode": "chat", "stream": True}
+    async with serve(answers=["Hi."]) as client:
+        first = dict(events((await client.post("/masterchat/chat", json=body)).text))["done"]
+        again = {**body, "conversation_id": first["conversation_id"]}
+        second = dict(events((await client.post("/masterchat/chat", json=again)).text))["done"]
+    assert first["conversation_id"] == second["conversation_id"]
 
 
 async def test_the_accept_header_asks_for_a_stream_too(serve: Serve) -> None:
