@@ -8,6 +8,7 @@ from html import escape
 from itertools import pairwise
 
 from graphs.lattice import Lattice, State, TooManyStates
+from graphs.search import Plan
 
 DRAWN_STATES = 120
 """States up to which the whole lattice is drawn; more are no picture any more."""
@@ -45,6 +46,29 @@ def goals_mermaid(lattice: Lattice, walked: Sequence[Collection[str]] = ()) -> s
     lines.append(f"  classDef held fill:{_WALKED},color:#fff,stroke:{_WALKED}")
     if drawn := [f"g{number}" for number, goal in enumerate(lattice.order) if goal in held]:
         lines.append(f"  class {','.join(drawn)} held")
+    return "\n".join(lines) + "\n"
+
+
+def plan_mermaid(plan: Plan) -> str:
+    """A plan as a Mermaid flowchart from left to right: what holds already is filled, what runs now has a thick border.
+
+    An arrow leads from what is required to the step that requires it; the numbers are the plan's order.
+    """
+    needed = sorted({goal for step in plan.steps for goal in step.requires & plan.start})
+    node = {goal: f"h{number}" for number, goal in enumerate(needed)}
+    node |= {step.goal: f"s{number}" for number, step in enumerate(plan.steps, 1)}
+    lines = ["flowchart LR", *[f'  {node[goal]}(["{_mermaid_text(goal)}"])' for goal in needed]]
+    for number, step in enumerate(plan.steps, 1):
+        way = _mermaid_text(f"{_short_way(step.way, step.goal)}, {step.cost:.4g} s")
+        lines.append(f'  s{number}["{number} {_mermaid_text(step.goal)}<br/>{way}"]')
+        lines += [f"  {node[goal]} --> s{number}" for goal in sorted(step.requires) if goal in node]
+    lines += [
+        f"  classDef held fill:{_WALKED},color:#fff,stroke:{_WALKED}",
+        f"  classDef now stroke:{_WALKED},stroke-width:3px",
+    ]
+    lines += [f"  class {','.join(node[goal] for goal in needed)} held"] if needed else []
+    if now := [node[step.goal] for step in plan.frontier(plan.start)]:
+        lines.append(f"  class {','.join(now)} now")
     return "\n".join(lines) + "\n"
 
 
