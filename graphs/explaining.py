@@ -68,11 +68,7 @@ def explain(goals: GoalFile, intent: str, situation: Situation, decision: Decisi
     if found is None:
         done = "All of it holds already: nothing is to be done."
         return f"{asked} {done if decision.verdict == 'done' else f'It cannot be had: {decision.why}.'}\n"
-    least = (
-        "no plan costs less"
-        if found.exact
-        else f"the least possible is not known, but no less than {found.bound:.4g} s"
-    )
+    least = "no plan costs less" if found.exact else f"none can cost less than {found.bound:.4g} s"
     steps = "1 step" if len(found.steps) == 1 else f"{len(found.steps)} steps"
     lines = [f"{asked} That takes {steps} and is expected to cost {found.cost:.4g} s; {least}."]
     lines.append(f"What holds already: {_listed(sorted(situation.holding)) or 'nothing'}.")

@@ -108,8 +108,8 @@ class _Reading:
             return
         for position, goal in enumerate(listed or []):
             here = (*place, position)
-            if parent is not None and isinstance(goal, str):
-                self._edges.append((parent, goal, here))
+            if parent is not None and isinstance(goal, str | int):
+                self._edges.append((parent, str(goal), here))
                 continue
             if not isinstance(goal, dict) or not isinstance(goal.get("id"), str | int) or not str(goal["id"]).strip():
                 yield Problem(self._source.line(here), "a goal needs an id")
@@ -180,8 +180,8 @@ def _written(name: str, reading: _Reading, agent: str) -> str:
     lines = [
         SCHEMA_COMMENT,
         "#",
-        f"# Imported from {_one_line(name)}. The agent and the cost of every way are placeholders: say who does it, what it costs,",
-        "# and what requests ask for (intents); then `lumina goals` checks the file.",
+        f"# Imported from {_one_line(name)}. The agent and the cost of every way are placeholders: say who does it,",
+        "# what it costs, and what requests ask for (intents); then `lumina goals` checks the file.",
         *[f"# {_one_line(comment)}" for comment in reading.comments],
         "version: 1",
         "",
@@ -189,7 +189,7 @@ def _written(name: str, reading: _Reading, agent: str) -> str:
     ]
     for goal in reading.goals.values():
         why = " ".join([*([goal.why] if goal.why else []), *goal.metrics])
-        requires = ", ".join(reading.goals[one].new_id for one in goal.requires)
+        requires = ", ".join(_scalar(reading.goals[one].new_id) for one in goal.requires)
         lines += [
             f"  - id: {_scalar(goal.new_id)}" + (f"  # {_one_line(goal.id)}" if goal.new_id != goal.id else ""),
             f"    title: {_scalar(goal.title)}",
