@@ -206,7 +206,7 @@ def _svg_edge(edge: tuple[State, State], at: dict[State, tuple[float, float]]) -
 
 
 def _bend(edge: tuple[State, State], at: dict[State, tuple[float, float]]) -> tuple[float, float]:
-    """Control point of a walked edge, a quadratic Bézier curve: straight to the next level, else round what is there."""
+    """Control point of a walked edge (quadratic Bézier): straight to the next level, else round what is there."""
     (x1, y1), (x2, y2) = at[edge[0]], at[edge[1]]
     aside = _COLUMN if abs(y2 - y1) > _ROW else 0
     return (x1 + x2) / 2 - aside, (y1 + y2) / 2

@@ -71,7 +71,9 @@ def explain(goals: GoalFile, intent: str, situation: Situation, decision: Decisi
     least = "no plan costs less" if found.exact else f"none can cost less than {found.bound:.4g} s"
     steps = "1 step" if len(found.steps) == 1 else f"{len(found.steps)} steps"
     lines = [f"{asked} That takes {steps} and is expected to cost {found.cost:.4g} s; {least}."]
-    lines.append(f"What holds already: {_listed(sorted(situation.holding)) or 'nothing'}.")
+    useful = {goal.id for goal in _leading_to(goals, situation.targets)}
+    held = [one for one in sorted(situation.holding) if parse_instance(one)[0] in useful]
+    lines.append(f"What holds already: {_listed(held) or 'nothing'}.")
     for number in range(1, len(found.steps) + 1):
         lines += ["", *_step(goals, number, found, targets, decision)]
     return "\n".join([*lines, "", *_ending(goals, situation, found, decision)]) + "\n"

@@ -53,7 +53,7 @@ class App:
                 enough.set()
 
         spelled = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-        scope = {
+        scope: dict[str, Any] = {
             "type": "http",
             "method": "GET",
             "path": "/planner/logs",
