@@ -119,9 +119,13 @@ def crawl(
 
 @app.command()
 def plan(
-    instruction: Annotated[str, typer.Argument(help="What you would ask for.")],
+    instruction: Annotated[str, typer.Argument(help="What you would ask for.", show_default=False)] = "",
     topic: Topics = None,
     mode: Annotated[str, typer.Option(help="An intent of the goal file, or auto.")] = "auto",
+    explain: Annotated[bool, typer.Option("--explain", help="Say why each step, and what others would cost.")] = False,
+    replay: Annotated[
+        str | None, typer.Option(metavar="TASK_ID", help="Decide again from this task's log; 1 where one differs.")
+    ] = None,
     hops: Hops = 1,
     max_nodes: MaxNodes = 30,
     wiki_source: Source = None,
@@ -129,10 +133,14 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show what would be done, in which order and why, without doing it."""
-    from commands import show_plan
+    from planning import replay_task, show_plan
 
+    settings = _settings(wiki_source=wiki_source, data_dir=data_dir)
+    if replay is not None:
+        _run(replay_task(settings, replay, as_json=as_json))
+        return
     asked = {"topics": topic or [], "message": instruction, "hops": hops, "max_nodes": max_nodes, "intent": mode}
-    _run(show_plan(_settings(wiki_source=wiki_source, data_dir=data_dir), asked, as_json=as_json))
+    _run(show_plan(settings, asked, explain=explain, as_json=as_json))
 
 
 @app.command()
@@ -140,20 +148,37 @@ def goals(
     file: Annotated[Path | None, typer.Argument(help="Goal file.", show_default="GOAL_FILE")] = None,
     topic: Annotated[list[str] | None, typer.Option("--topic", "-t", help="Topics to draw it for.")] = None,
     states: Annotated[bool, typer.Option(help="Draw the lattice of states instead of the goals.")] = False,
+    draw: Annotated[
+        Path | None, typer.Option(help="Write the lattice of states to this .svg or .mmd file.", dir_okay=False)
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(metavar="TASK_ID", help="Draw what this task wanted, and mark the chain it walked.")
+    ] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of the file.")] = False,
+    import_: Annotated[
+        Path | None, typer.Option("--import", metavar="OLD.yml", help="Convert a goal file of the first Lumina.")
+    ] = None,
+    agent: Annotated[str, typer.Option(help="Agent that an import gives to every way.")] = "orchestrator",
+    data_dir: DataDir = None,
 ) -> None:
     """Check the goal file, and draw it as Mermaid.
 
     Problems are listed with their line: cycles, unknown ids, duplicates, unreachable goals, unknown agents.
     """
-    from agents.spec import discover
-    from graphs.drawing import goals_mermaid, hasse_mermaid
-    from graphs.goals import load_goals
+    from planning import draw_goals
 
-    path = file or _settings().goal_file
-    loaded = load_goals(path, agents=discover().achievable())
-    lattice = loaded.ground(topic or ["topic"])
-    print(hasse_mermaid(lattice) if states else goals_mermaid(lattice))
-    print(f"%% {path.name}: {len(loaded.goals)} goals, {len(loaded.intents)} intents, no problems", file=sys.stderr)
+    if schema:
+        from graphs.goals import schema_text
+
+        print(schema_text(), end="")
+    elif import_ is not None:
+        from graphs.goal_import import import_goals
+
+        print(import_goals(import_, agent=agent), end="")
+    else:
+        settings = _settings(data_dir=data_dir)
+        path = file or settings.goal_file
+        _run(draw_goals(settings, path, topics=topic or [], states=states, file=draw, task_id=task))
 
 
 @app.command()

@@ -21,7 +21,6 @@ import masterchat
 from agents.spec import RunRequest
 from errors import LuminaError
 from graphs.intents import find_intent
-from graphs.planner import Decision
 from graphs.runs import RunEvent, Runner, new_task_id
 from memory.events import open_events
 from server import address_file
@@ -102,40 +101,6 @@ def running_server(settings: Settings) -> str | None:
         with socket.create_connection((url.hostname or "", url.port or 80), timeout=CONNECT_S):
             return str(announced["url"])
     return None
-
-
-async def show_plan(settings: Settings, asked: dict[str, Any], *, as_json: bool = False) -> bool:
-    """Print what would be done for a request and why."""
-    async with open_runner(settings) as runner:
-        request = await _request(runner, asked)
-        if request.intent == "plan":  # a plan of a plan would be empty: plan the question instead
-            request = request.model_copy(update={"intent": "wiki_qa"})
-        decision = await runner.plan(request)
-    if as_json:
-        print(json.dumps({"intent": request.intent, **decision.to_json()}, ensure_ascii=False, indent=2))
-    else:
-        print_plan(Console(), request.intent, decision)
-    return decision.verdict != "stuck"
-
-
-def print_plan(console: Console, intent: str, decision: Decision) -> None:
-    """A plan as a table: what runs when, what it is expected to cost, and what else there was."""
-    console.print(f"[bold]{intent}[/]: {escape(decision.why)}", highlight=False)
-    if not decision.plan:
-        return
-    now = {step.way for step in decision.steps}
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in ("step", "goal", "way", "cost (s)", "instead, in all (s)"):
-        table.add_column(heading)
-    for number, candidate in enumerate(decision.candidates, 1):
-        others = ", ".join(_other(other) for other in candidate["others"])
-        mark = f"[yellow]{number} now[/]" if candidate["way"] in now else str(number)
-        table.add_row(mark, escape(candidate["goal"]), escape(candidate["way"]), f"{candidate['cost']:.4g}", others)
-    console.print(table)
-
-
-def _other(way: dict[str, Any]) -> str:
-    return escape(f"{way['way']} {way['total']:.4g}" if way["total"] is not None else f"{way['way']}: {way['reason']}")
 
 
 async def examine(settings: Settings, *, as_json: bool = False) -> bool:

@@ -127,6 +127,24 @@ class MasterChat:
             raise _refused(response)
         return ChatStream(response)
 
+    async def plan(
+        self, message: str, *, mode: str = "auto", topics: Sequence[str] = (), hops: int = 1, max_nodes: int = 30
+    ) -> dict[str, Any]:
+        """What would be done for a message: steps, costs, alternatives, why, and a Mermaid picture. Nothing is run.
+
+        Raises:
+            MasterChatError: the server cannot be reached or refuses the message.
+        """
+        body = {"message": message, "mode": mode, "topics": list(topics), "hops": hops, "max_nodes": max_nodes}
+        try:
+            response = await self._http.post("/masterchat/plan", json=body)
+        except httpx.HTTPError as error:
+            raise MasterChatError(f"no answer from {self._http.base_url}: {error}") from error
+        if response.status_code != 200:
+            raise _refused(response)
+        answer: dict[str, Any] = response.json()
+        return answer
+
     async def query(self, sql: str) -> dict[str, Any]:
         """Rows of the event store: ``columns``, ``types``, ``rows``, ``truncated``.
 

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 import services
 from errors import LuminaError
 from graphs.runs import Runner
-from serving import console, events, health, masterchat, problems
+from serving import console, events, health, masterchat, planner, problems
 from settings import DEFAULT_OWNER, InvalidSettings, Settings, is_loopback
 
 STOP_S = 3
@@ -53,6 +53,7 @@ def create_app(settings: Settings, *, open_runner: Opener = services.open_runner
     problems.install(app)
     app.include_router(health.router)
     app.include_router(masterchat.router)
+    app.include_router(planner.router)
     app.include_router(events.router)
     console.install(app)
     return app

@@ -8,15 +8,16 @@ from html import escape
 from itertools import pairwise
 
 from graphs.lattice import Lattice, State, TooManyStates
+from graphs.search import Plan
 
 DRAWN_STATES = 120
 """States up to which the whole lattice is drawn; more are no picture any more."""
 
 _WALKED = "#0b7285"
 _PALE = "#adb5bd"
-_COLUMN, _ROW, _MARGIN = 150, 84, 60
+_COLUMN, _ROW, _MARGIN = 180, 84, 100
 """Pixels between states of a level, between levels, and around the picture."""
-_LONGEST = 22
+_LONGEST = 20
 """Characters of a goal's name before it is cut in a picture; the whole name is in the tooltip."""
 
 
@@ -45,6 +46,29 @@ def goals_mermaid(lattice: Lattice, walked: Sequence[Collection[str]] = ()) -> s
     lines.append(f"  classDef held fill:{_WALKED},color:#fff,stroke:{_WALKED}")
     if drawn := [f"g{number}" for number, goal in enumerate(lattice.order) if goal in held]:
         lines.append(f"  class {','.join(drawn)} held")
+    return "\n".join(lines) + "\n"
+
+
+def plan_mermaid(plan: Plan) -> str:
+    """A plan as a Mermaid flowchart from left to right: what holds already is filled, what runs now has a thick border.
+
+    An arrow leads from what is required to the step that requires it; the numbers are the plan's order.
+    """
+    needed = sorted({goal for step in plan.steps for goal in step.requires & plan.start})
+    node = {goal: f"h{number}" for number, goal in enumerate(needed)}
+    node |= {step.goal: f"s{number}" for number, step in enumerate(plan.steps, 1)}
+    lines = ["flowchart LR", *[f'  {node[goal]}(["{_mermaid_text(goal)}"])' for goal in needed]]
+    for number, step in enumerate(plan.steps, 1):
+        way = _mermaid_text(f"{_short_way(step.way, step.goal)}, {step.cost:.4g} s")
+        lines.append(f'  s{number}["{number} {_mermaid_text(step.goal)}<br/>{way}"]')
+        lines += [f"  {node[goal]} --> s{number}" for goal in sorted(step.requires) if goal in node]
+    lines += [
+        f"  classDef held fill:{_WALKED},color:#fff,stroke:{_WALKED}",
+        f"  classDef now stroke:{_WALKED},stroke-width:3px",
+    ]
+    lines += [f"  class {','.join(node[goal] for goal in needed)} held"] if needed else []
+    if now := [node[step.goal] for step in plan.frontier(plan.start)]:
+        lines.append(f"  class {','.join(now)} now")
     return "\n".join(lines) + "\n"
 
 
@@ -101,9 +125,13 @@ def hasse_svg(lattice: Lattice, walked: Sequence[Collection[str]] = (), limit: i
         ' role="img" font-family="system-ui, sans-serif" font-size="11">',
         f"<title>Lattice of goals</title><desc>{escape(diagram.note)}</desc>",
         '<rect width="100%" height="100%" fill="#fff"/>',
-        *[_svg_edge(edge, at, walked=False) for edge in diagram.covers if edge not in walk],
-        *[_svg_edge(edge, at, walked=True) for edge in diagram.walk],
-        *[_svg_state(state, at[state], _label(state, below), state in diagram.walked) for state in diagram.states],
+        *[_svg_edge(edge, at) for edge in diagram.covers if edge not in walk],
+        *[_svg_walk(edge, at) for edge in diagram.walk],
+        *[
+            _svg_state(state, at[state], _label(state, below, lattice.goals), state in diagram.walked)
+            for state in diagram.states
+        ],
+        *[_svg_change(edge, at) for edge in diagram.walk],
         f'<text x="{width / 2}" y="{height - 24}" text-anchor="middle" fill="#495057">{escape(diagram.note)}</text>',
         "</svg>",
     ]
@@ -172,20 +200,49 @@ def _levels(diagram: _Diagram) -> list[list[State]]:
     return rows
 
 
-def _svg_edge(edge: tuple[State, State], at: dict[State, tuple[float, float]], *, walked: bool) -> str:
+def _svg_edge(edge: tuple[State, State], at: dict[State, tuple[float, float]]) -> str:
     (x1, y1), (x2, y2) = at[edge[0]], at[edge[1]]
-    colour, thick = (_WALKED, 3) if walked else (_PALE, 1)
-    line = f'<line x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}" stroke="{colour}" stroke-width="{thick}"/>'
-    if not walked:
-        return line
-    label = escape(_cut(_change(*edge)))
-    return f'{line}<text x="{(x1 + x2) / 2 + 6:g}" y="{(y1 + y2) / 2:g}" fill="{_WALKED}">{label}</text>'
+    return f'<line x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}" stroke="{_PALE}"/>'
 
 
-def _label(state: State, below: Mapping[State, Sequence[State]]) -> list[str]:
-    """Lines that tell a state from its neighbours: its goals, or what it adds where it follows from one state only."""
+def _bend(edge: tuple[State, State], at: dict[State, tuple[float, float]]) -> tuple[float, float]:
+    """Control point of a walked edge (quadratic Bézier): straight to the next level, else round what is there."""
+    (x1, y1), (x2, y2) = at[edge[0]], at[edge[1]]
+    aside = _COLUMN if abs(y2 - y1) > _ROW else 0
+    return (x1 + x2) / 2 - aside, (y1 + y2) / 2
+
+
+def _svg_walk(edge: tuple[State, State], at: dict[State, tuple[float, float]]) -> str:
+    (x1, y1), (x, y), (x2, y2) = at[edge[0]], _bend(edge, at), at[edge[1]]
+    d = f"M {x1:g} {y1:g} Q {x:g} {y:g} {x2:g} {y2:g}"
+    return f'<path d="{d}" fill="none" stroke="{_WALKED}" stroke-width="3"/>'
+
+
+def _svg_change(edge: tuple[State, State], at: dict[State, tuple[float, float]]) -> str:
+    """What a walked edge changed, on the edge, half a level below its upper end."""
+    (x1, y1), (x, _), (x2, y2) = at[edge[0]], _bend(edge, at), at[edge[1]]
+    t = max(0.5, 1 - _ROW / 2 / (abs(y2 - y1) or _ROW))
+    middle, high = (1 - t) ** 2 * x1 + 2 * t * (1 - t) * x + t**2 * x2, y1 + (y2 - y1) * t
+    changes = [_cut(change) for change in _changes(*edge)]
+    lines = changes if len(changes) <= 2 else [*changes[:1], f"and {len(changes) - 1} more"]
+    style = f'text-anchor="middle" fill="{_WALKED}" stroke="#fff" stroke-width="4" paint-order="stroke"'
+    return f"<text {style}>{_spans(lines, middle, high)}</text>"
+
+
+def _spans(lines: Sequence[str], x: float, y: float) -> str:
+    """Lines of text around a point."""
+    return "".join(
+        f'<tspan x="{x:g}" y="{y + 4 + 13 * (number - (len(lines) - 1) / 2):g}">{escape(line)}</tspan>'
+        for number, line in enumerate(lines)
+    )
+
+
+def _label(state: State, below: Mapping[State, Sequence[State]], everything: State) -> list[str]:
+    """Lines that tell a state from its neighbours: its goals, what it lacks, or what it adds to the one below."""
     if len(state) <= 2:
         return [_cut(goal) for goal in sorted(state)] or ["∅"]
+    if len(lacking := everything - state) <= 2:
+        return ["all but", *[_cut(goal) for goal in sorted(lacking)]] if lacking else [f"all {len(state)} goals"]
     under = set(below.get(state, ()))
     added = state - next(iter(under)) if len(under) == 1 else frozenset[str]()
     return [f"{len(state)} goals", *([f"+{_cut(min(added))}"] if len(added) == 1 else [])]
@@ -194,25 +251,22 @@ def _label(state: State, below: Mapping[State, Sequence[State]]) -> list[str]:
 def _svg_state(state: State, place: tuple[float, float], label: list[str], walked: bool) -> str:
     x, y = place
     fill, text = (_WALKED, "#fff") if walked else ("#f1f3f5", "#212529")
-    lines = [escape(line) for line in label]
-    wide, high = min(_COLUMN - 10, 16 + 7 * max(len(line) for line in label)), 10 + 13 * len(lines)
-    spans = "".join(
-        f'<tspan x="{x:g}" y="{y + 4 + 13 * (number - (len(lines) - 1) / 2):g}">{line}</tspan>'
-        for number, line in enumerate(lines)
-    )
+    wide, high = min(_COLUMN - 10, 16 + 6.4 * max(len(line) for line in label)), 10 + 13 * len(label)
     return (
         f"<g><title>{escape(', '.join(sorted(state)) or 'nothing holds')}</title>"
         f'<rect x="{x - wide / 2:g}" y="{y - high / 2:g}" width="{wide}" height="{high}" rx="8" fill="{fill}"'
         f' stroke="{_WALKED if walked else _PALE}"/>'
-        f'<text text-anchor="middle" fill="{text}">{spans}</text></g>'
+        f'<text text-anchor="middle" fill="{text}">{_spans(label, x, y)}</text></g>'
     )
 
 
 def _change(before: State, after: State) -> str:
+    return ", ".join(_changes(before, after))
+
+
+def _changes(before: State, after: State) -> list[str]:
     """What a step of the walk added, and what was retracted."""
-    return ", ".join(
-        [*[f"+{goal}" for goal in sorted(after - before)], *[f"−{goal}" for goal in sorted(before - after)]]
-    )
+    return [*[f"+{goal}" for goal in sorted(after - before)], *[f"−{goal}" for goal in sorted(before - after)]]
 
 
 def _state_text(state: State, spelled: Callable[[str], str]) -> str:

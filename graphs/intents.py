@@ -44,3 +44,9 @@ async def find_intent(goals: GoalFile, embedder: Encoder, message: str) -> str:
     if scores[best] < FLOOR or close:
         return "wiki_qa" if message.rstrip().endswith("?") and "wiki_qa" in goals.intents else FALLBACK
     return best
+
+
+async def find_planned_intent(goals: GoalFile, embedder: Encoder, message: str) -> str:
+    """The intent to plan a message for: one that has goals, for the plan of a plan would be empty."""
+    aimed = {name: intent for name, intent in goals.intents.items() if intent.goals}
+    return await find_intent(goals.model_copy(update={"intents": aimed}), embedder, message)

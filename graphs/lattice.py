@@ -188,6 +188,17 @@ class Lattice:
         """The greatest feasible state below two: the largest feasible subset of their intersection."""
         return self.named(self.grow(0, self.bits(one) & self.bits(other)))
 
+    def leading_to(self, goals: Collection[str]) -> Lattice:
+        """The part of the lattice that the given goals depend on: they, and all that some way towards them requires."""
+        found, front = 0, list(iter_bits(self.bits(goals)))
+        while front:
+            number = front.pop()
+            if not found >> number & 1:
+                found |= 1 << number
+                front += [below for own in self.requires[number] for below in own]
+        kept = [(self.order[number], self.ways[number]) for number in iter_bits(found)]
+        return Lattice(dict(kept), {goal: self.values[goal] for goal, _ in kept})
+
     def necessary(self, goals: Collection[str]) -> State:
         """The goals that lie in every feasible state that contains the given ones.
 

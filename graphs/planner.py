@@ -157,12 +157,20 @@ def replay(goals: GoalFile, log: Iterable[Mapping[str, Any]]) -> list[Decision]:
     for entry in log:
         if "decision" not in entry:
             continue
-        decision = decide(goals, Situation.from_json(entry["situation"]))
-        logged = entry["decision"]
-        if [step.way for step in decision.steps] != [step["way"] for step in logged["run"]]:
-            raise ReplayDiffers(
-                f"round {entry.get('round')}: the log ran {[step['way'] for step in logged['run']]}, "
-                f"now it would be {[step.way for step in decision.steps]}"
-            )
+        situation, logged = Situation.from_json(entry["situation"]), entry["decision"]
+        if unknown := sorted(set(situation.targets) - {goal.id for goal in goals.goals}):
+            raise ReplayDiffers(f"round {entry.get('round')}: the log wants «{unknown[0]}», which is no goal any more")
+        decision = decide(goals, situation)
+        then, now = _choice(logged), _choice(decision.to_json())
+        if then != now:
+            raise ReplayDiffers(f"round {entry.get('round')}: the log chose {then}, now it would be {now}")
         decisions.append(decision)
     return decisions
+
+
+def _choice(decision: Mapping[str, Any]) -> str:
+    """What was decided, in words: the verdict, what ran and what was to follow."""
+    first = [step["way"] for step in decision["run"]]
+    after = [step["way"] for step in decision["plan"] if step["way"] not in first]
+    then = f" (then {', '.join(after)})" if after else ""
+    return f"{decision['verdict']} {' and '.join(first)}".rstrip() + then

@@ -63,8 +63,8 @@ class Runner:
         if not request.message.strip() and not request.topics:
             raise InvalidRequest("neither a message nor a topic was given; one of them is needed")
 
-    async def plan(self, request: RunRequest) -> Decision:
-        """What would be done for a request, from the facts of this moment. Nothing is run.
+    async def situation(self, request: RunRequest) -> Situation:
+        """What the planner knows when a request comes, from the facts of this moment. Nothing is run.
 
         Raises:
             InvalidRequest: see ``validate``.
@@ -72,13 +72,16 @@ class Runner:
         self.validate(request)
         run = RunView(task_id="", request=request)
         costs = await read_costs(self.context.redis, self.goals)
-        situation = Situation(
+        return Situation(
             targets=tuple(self.goals.intents[request.intent].goals),
             topics=tuple(run.topics),
             holding=await check_facts(self.registry, self.goals, self.context, run),
             costs=costs_of_instances(self.goals, costs, run.topics),
         )
-        return decide(self.goals, situation)
+
+    async def plan(self, request: RunRequest) -> Decision:
+        """What would be done for a request; see ``situation``."""
+        return decide(self.goals, await self.situation(request))
 
     async def stream(self, request: RunRequest | None, task_id: str) -> AsyncGenerator[RunEvent, None]:
         """Run a task and tell what happens; a task that was interrupted goes on from its last checkpoint.

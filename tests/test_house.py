@@ -25,12 +25,13 @@ LEVELS = {
     "studio": 7,
     "terminal": 7,
     "commands": 8,
-    "cli": 9,
+    "planning": 9,
+    "cli": 10,
     "masterchat": 0,
 }
 """Every module and package of the root; a room may use those below it. ``masterchat`` stands alone."""
 
-ENTRY_POINTS = {"server", "worker", "studio", "cli", "commands", "services"}
+ENTRY_POINTS = {"server", "worker", "studio", "cli", "commands", "planning", "services"}
 SOURCES = [
     path
     for path in sorted(ROOT.rglob("*.py"))

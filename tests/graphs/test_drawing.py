@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
-from graphs.drawing import goals_mermaid, hasse_mermaid, hasse_svg
+from graphs.drawing import goals_mermaid, hasse_mermaid, hasse_svg, plan_mermaid
 from graphs.lattice import Lattice, Way
+from graphs.search import plan
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -46,7 +47,19 @@ def test_the_walked_chain_is_marked_even_where_it_adds_two_goals_at_once() -> No
     assert re.search(r's\d ==>\|"\+base"\| s\d', text)
     assert re.search(r's\d ==>\|"\+left, \+right"\| s\d', text)
     assert len(re.search(r"class (\S+) walked", text)[1].split(",")) == 3  # type: ignore[index]  # fails if absent
-    assert "+left, +right" in hasse_svg(DIAMOND, WALK)
+    picture = hasse_svg(DIAMOND, WALK)
+    assert ">+left</tspan>" in picture
+    assert ">+right</tspan>" in picture
+    assert len(ElementTree.fromstring(picture).findall(f"{SVG}path")) == 2
+
+
+def test_a_plan_is_drawn_with_its_order_what_holds_and_what_runs_now() -> None:
+    text = plan_mermaid(plan(DIAMOND, {"base"}, {"left", "right"}))
+    assert 'h0(["base"])' in text
+    assert 's1["1 left<br/>1, 0 s"]' in text
+    assert "h0 --> s1" in text
+    assert "class h0 held" in text
+    assert "class s1,s2 now" in text
 
 
 def test_a_retracted_goal_and_a_state_that_is_not_feasible_are_drawn() -> None:
