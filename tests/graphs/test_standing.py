@@ -14,7 +14,7 @@ from graphs.scheduler import LOCK_NAME, LOOK_EVERY_S, Scheduler, SchedulerStuck
 from graphs.standing import StandingGoals
 from memory import keys
 from memory.events import EventStore, open_events
-from memory.locks import Lock
+from memory.locks import Held, Lock, LockLost
 from memory.streams import Event, now_ms
 from memory.task_records import Task
 from memory.tasks import TaskQueue
@@ -34,6 +34,11 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class DiesBeforeWriting(Held):
+    async def write(self, values: Any) -> None:
+        raise LockLost("died")
 
 
 @pytest.fixture
@@ -151,8 +156,11 @@ async def test_two_processes_never_submit_twice(redis: Redis, events: EventStore
     held = await lock.acquire()
     assert held is not None
     assert await one.look() is None, "another process holds the lock"
-    # That process submits, and dies before it has written that it did.
-    await StandingGoals([goal()], events, TaskQueue(redis))._submit(goal(), [("local", {"topics": ["Fractal"]})], 0)
+    with pytest.raises(LockLost):
+        await StandingGoals([goal()], events, TaskQueue(redis)).keep(
+            DiesBeforeWriting(lock, held.fence), await lock.state(), clock.now
+        )
+    assert len(await tasks(redis)) == 1
     await held.release()
     assert await two.look() is not None
     assert await one.look() is None
