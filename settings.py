@@ -74,7 +74,7 @@ class Settings(BaseSettings):
     qa_rate_limit: int = 20
 
     plan_cron: str = "*/15 * * * *"
-    """When the standing goals are looked at (five cron fields)."""
+    """When the standing goals are looked at (five cron fields, UTC)."""
     lumina_api_keys: SecretStr | None = None
     """``key`` or ``owner:key``, several separated by commas; unset: loopback only."""
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()

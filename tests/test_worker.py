@@ -122,16 +122,18 @@ def check_resumed(task: Task, tmp_path: Path) -> None:
 async def test_the_task_of_a_killed_worker_is_finished_by_another_from_its_checkpoint(
     lumina: Lumina, sample: Path, tmp_path: Path
 ) -> None:
-    async with open_source(str(sample), contact="tests") as source:
-        async with lumina(source=Logged(source, tmp_path / "second")) as runner:
-            task = await TaskQueue(runner.context.redis).submit("crawl", CRAWL, owner="local")
-            child = await start_child("take_tasks", sample, tmp_path)
-            await in_the_middle(child, tmp_path / "first")
-            child.kill()
-            await child.communicate()
-            killed = time.monotonic()
-            ended = await finish(runner, task)
-            seconds = time.monotonic() - killed
+    async with (
+        open_source(str(sample), contact="tests") as source,
+        lumina(source=Logged(source, tmp_path / "second")) as runner,
+    ):
+        task = await TaskQueue(runner.context.redis).submit("crawl", CRAWL, owner="local")
+        child = await start_child("take_tasks", sample, tmp_path)
+        await in_the_middle(child, tmp_path / "first")
+        child.kill()
+        await child.communicate()
+        killed = time.monotonic()
+        ended = await finish(runner, task)
+        seconds = time.monotonic() - killed
     check_resumed(ended, tmp_path)
     assert ended.attempts == 2
     assert seconds < LEASE_S + 5
@@ -142,18 +144,20 @@ async def test_the_task_of_a_killed_worker_is_finished_by_another_from_its_check
 async def test_a_worker_that_is_told_to_stop_hands_its_task_back_at_once(
     lumina: Lumina, sample: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    async with open_source(str(sample), contact="tests") as source:
-        async with lumina(source=Logged(source, tmp_path / "second")) as runner:
-            queue = TaskQueue(runner.context.redis)
-            task = await queue.submit("crawl", CRAWL, owner="local")
-            child = await start_child("work", sample, tmp_path)
-            await in_the_middle(child, tmp_path / "first")
-            told = time.monotonic()
-            child.send_signal(number)
-            out, _ = await child.communicate()
-            seconds = time.monotonic() - told
-            handed_back = await queue.get(task.id)
-            ended = await finish(runner, task)
+    async with (
+        open_source(str(sample), contact="tests") as source,
+        lumina(source=Logged(source, tmp_path / "second")) as runner,
+    ):
+        queue = TaskQueue(runner.context.redis)
+        task = await queue.submit("crawl", CRAWL, owner="local")
+        child = await start_child("work", sample, tmp_path)
+        await in_the_middle(child, tmp_path / "first")
+        told = time.monotonic()
+        child.send_signal(number)
+        out, _ = await child.communicate()
+        seconds = time.monotonic() - told
+        handed_back = await queue.get(task.id)
+        ended = await finish(runner, task)
     assert (child.returncode, handed_back.status, handed_back.attempts) == (0, "queued", 0)
     assert b"takes tasks of kind crawl" in out
     assert seconds < 5

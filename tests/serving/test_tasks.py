@@ -200,9 +200,12 @@ async def test_an_unknown_topic_fails_for_good(serve: Serve) -> None:
     assert "no article «Mandelbort set»" in task["error"]
 
 
-async def test_what_may_go_better_later_is_tried_again_later(serve: Serve) -> None:
+async def test_what_may_go_better_later_is_tried_again_from_the_start(serve: Serve) -> None:
     async with serve(source=Shaky()) as client:
         response = await client.post("/tasks", json=CRAWL)
         task = await until(client, response.headers["location"], "dead", "retrying")
     assert task["status"] == "retrying"
     assert "the line is bad" in task["error"]
+    async with serve() as client:
+        task = await until(client, response.headers["location"], "dead", "complete")
+    assert (task["status"], task["attempts"], task["error"]) == ("complete", 2, "")
