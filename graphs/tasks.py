@@ -152,13 +152,17 @@ async def take_tasks(
     """
     root = f"worker-{socket.gethostname()}-{os.getpid()}"
     names = [f"{root}-{number}" for number in range(1, concurrency + 1)]
-    takers = [asyncio.create_task(_take(runner, queue, name, kinds), name=name) for name in names]
+    takers = [asyncio.create_task(_take(runner, queue, name, kinds, stop), name=name) for name in names]
     stopped = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({stopped, *takers}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in (stopped, *takers):
-            task.cancel()
+        stopped.cancel()
+        pending = set(takers)
+        while pending:  # again, should something under a run have swallowed it
+            for task in pending:
+                task.cancel()
+            _, pending = await asyncio.wait(pending, timeout=HAND_BACK_S + 0.5)
         ended = await asyncio.gather(*takers, return_exceptions=True)
         for name in names:
             with contextlib.suppress(RedisError, OSError):
@@ -168,8 +172,8 @@ async def take_tasks(
             raise error
 
 
-async def _take(runner: Runner, queue: TaskQueue, worker: str, kinds: Sequence[str]) -> None:
-    while True:
+async def _take(runner: Runner, queue: TaskQueue, worker: str, kinds: Sequence[str], stop: asyncio.Event) -> None:
+    while not stop.is_set():
         try:
             lease = await queue.claim(worker, kinds, block_ms=CLAIM_BLOCK_MS)
             if lease is not None:

@@ -154,7 +154,8 @@ async def test_a_worker_that_is_told_to_stop_hands_its_task_back_at_once(
         await in_the_middle(child, tmp_path / "first")
         told = time.monotonic()
         child.send_signal(number)
-        out, _ = await child.communicate()
+        async with asyncio.timeout(20):
+            out, _ = await child.communicate()
         seconds = time.monotonic() - told
         handed_back = await queue.get(task.id)
         ended = await finish(runner, task)
