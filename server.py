@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 import services
 from errors import LuminaError
 from graphs.runs import Runner
-from serving import console, events, health, masterchat, planner, problems
+from serving import console, events, health, masterchat, planner, problems, tasks
 from settings import DEFAULT_OWNER, InvalidSettings, Settings, is_loopback
 
 STOP_S = 3
@@ -42,8 +42,14 @@ def create_app(settings: Settings, *, open_runner: Opener = services.open_runner
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        async with open_runner(settings) as runner:
-            yield {"runner": runner, "api_keys": settings.api_keys(), "default_owner": DEFAULT_OWNER}
+        async with open_runner(settings) as runner, services.open_tasks(runner, settings) as (queue, scheduler):
+            yield {
+                "runner": runner,
+                "tasks": queue,
+                "scheduler": scheduler,
+                "api_keys": settings.api_keys(),
+                "default_owner": DEFAULT_OWNER,
+            }
 
     app = FastAPI(title="Lumina", version="0.1.0", summary="Answers that can be traced.", lifespan=lifespan)
     if settings.cors_origins:
@@ -55,6 +61,7 @@ def create_app(settings: Settings, *, open_runner: Opener = services.open_runner
     app.include_router(masterchat.router)
     app.include_router(planner.router)
     app.include_router(events.router)
+    app.include_router(tasks.router)
     console.install(app)
     return app
 

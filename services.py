@@ -14,6 +14,9 @@ from agents.context import Context
 from graphs.application import load_application
 from graphs.masterchat import build_masterchat
 from graphs.runs import Runner
+from graphs.scheduler import LOCK_NAME, Scheduler
+from graphs.standing import StandingGoals
+from graphs.tasks import KINDS, take_tasks
 from memory import keys
 from memory.checkpoints import RedisSaver
 from memory.consumers import Consumer
@@ -22,9 +25,11 @@ from memory.events import EventStore, open_events
 from memory.graph import GraphStore
 from memory.indexer import Indexer
 from memory.library import Library
+from memory.locks import Lock
 from memory.message_index import VectorMessageIndex
 from memory.redis_server import open_redis
 from memory.streams import Delivered, Streams
+from memory.tasks import TaskQueue
 from memory.vectors import VectorStore, open_vectors
 from memory.way_history import HistoryKeeper
 from models.budget import Budget
@@ -118,6 +123,25 @@ async def open_runner(
         await stack.enter_async_context(_background(jobs))
         graph = build_masterchat(registry, goals, checkpoints=context.checkpoints)
         yield Runner(graph, goals, context, registry)
+
+
+@asynccontextmanager
+async def open_tasks(runner: Runner, settings: Settings) -> AsyncIterator[tuple[TaskQueue, Scheduler | None]]:
+    """The task queue, with a worker that takes tasks from it and the scheduler of the standing goals.
+
+    Without the event store there is no scheduler, and without vectors the worker leaves the kinds that retrieve.
+    """
+    context = runner.context
+    queue = TaskQueue(context.redis)
+    kinds = [name for name, kind in KINDS.items() if context.recall or not kind.retrieves]
+    jobs: dict[str, Job] = {"worker": lambda stop: take_tasks(runner, queue, kinds, stop=stop)}
+    scheduler = None
+    if context.events:
+        standing = StandingGoals(runner.goals.standing, context.events, queue)
+        scheduler = Scheduler(standing, Lock(context.redis, LOCK_NAME), settings.plan_cron)
+        jobs["scheduler"] = scheduler.run
+    async with _background(jobs):
+        yield queue, scheduler
 
 
 async def _wiki_source(settings: Settings) -> str:

@@ -74,7 +74,7 @@ class Settings(BaseSettings):
     qa_rate_limit: int = 20
 
     plan_cron: str = "*/15 * * * *"
-    """When the standing goals are looked at (five cron fields)."""
+    """When the standing goals are looked at (five cron fields, UTC)."""
     lumina_api_keys: SecretStr | None = None
     """``key`` or ``owner:key``, several separated by commas; unset: loopback only."""
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
@@ -116,8 +116,13 @@ class Settings(BaseSettings):
     @field_validator("plan_cron")
     @classmethod
     def _cron(cls, value: str) -> str:
-        if len(value.split()) != 5:
-            raise ValueError("accepted: five cron fields, such as */15 * * * *")
+        from croniter import croniter  # only where somebody has set it
+
+        fields = value.split()
+        # croniter's own additions, whose ticks differ from process to process
+        steady = not any(re.match(r"[hr](\(|/|$)", field, re.IGNORECASE) for field in fields)
+        if len(fields) != 5 or not steady or not croniter.is_valid(value, strict=True):
+            raise ValueError("accepted: five cron fields with a date that comes, such as */15 * * * *")
         return value
 
     @field_validator("data_dir", "goal_file")

@@ -107,6 +107,8 @@ class Standing(_Part):
     """SQL over the event store that returns one true or false."""
     task: StandingTask
     """What is submitted when the predicate is false."""
+    subjects: Text | None = None
+    """SQL over the event store: one task for each row, whose columns (owner, topics, …) are fields of the task."""
     cooldown_s: Amount = 3600.0
     """Seconds between two submissions at least."""
 

@@ -116,3 +116,9 @@ def conversation(owner: str, conversation_id: str) -> tuple[str, str, str]:
 def conversations(owner: str) -> str:
     """Sorted set: conversation id → milliseconds since the epoch of its latest turn."""
     return f"lumina:{{{owner}}}:conversations"
+
+
+def lock(name: str) -> tuple[str, str, str]:
+    """The token of who holds a lock (expires), the last token given (counter), and what its holders wrote (hash)."""
+    root = f"{{lumina:lock:{name}}}"
+    return f"{root}:held", f"{root}:fence", f"{root}:state"

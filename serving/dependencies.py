@@ -7,6 +7,8 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from graphs.runs import Runner
+from graphs.scheduler import Scheduler
+from memory.tasks import TaskQueue
 
 
 async def _runner(request: Request) -> Runner:
@@ -16,3 +18,19 @@ async def _runner(request: Request) -> Runner:
 
 OpenRunner = Annotated[Runner, Depends(_runner)]
 """The graph and its open services, out of the lifespan's state."""
+
+
+async def _tasks(request: Request) -> TaskQueue:
+    queue: TaskQueue = request.state.tasks
+    return queue
+
+
+async def _scheduler(request: Request) -> Scheduler | None:
+    scheduler: Scheduler | None = request.state.scheduler
+    return scheduler
+
+
+Tasks = Annotated[TaskQueue, Depends(_tasks)]
+"""The task queue."""
+OptionalScheduler = Annotated[Scheduler | None, Depends(_scheduler)]
+"""What looks at the standing goals; None in a process that does not."""

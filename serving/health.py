@@ -11,8 +11,9 @@ from redis.exceptions import RedisError
 
 from agents.context import Context
 from errors import LuminaError
+from graphs.scheduler import Scheduler
 from memory.redis_server import check_redis
-from serving.dependencies import OpenRunner
+from serving.dependencies import OpenRunner, OptionalScheduler
 
 router = APIRouter(tags=["health"])
 
@@ -21,19 +22,24 @@ CHECK_TIMEOUT_S = 3.0
 
 
 @router.get("/health")
-async def health(runner: OpenRunner) -> dict[str, Any]:
+async def health(runner: OpenRunner, scheduler: OptionalScheduler) -> dict[str, Any]:
     """``ok`` for each service, or why not; ``status`` is ``degraded`` when one is down."""
-    return await look_at(runner.context)
+    return await look_at(runner.context, scheduler)
 
 
-async def look_at(context: Context) -> dict[str, Any]:
+async def look_at(context: Context, scheduler: Scheduler | None = None) -> dict[str, Any]:
     """The body of ``GET /health``."""
-    names = ("redis", "qdrant", "duckdb", "llm")
-    found = await asyncio.gather(
-        _look(check_redis(context.redis)), _look(_vectors(context)), _look(_events(context)), _look(_llm(context))
-    )
-    states = {name: state for name, (state, _) in zip(names, found, strict=True)}
-    details = {name: detail for name, (_, detail) in zip(names, found, strict=True)}
+    checks = {
+        "redis": check_redis(context.redis),
+        "qdrant": _vectors(context),
+        "duckdb": _events(context),
+        "llm": _llm(context),
+    }
+    if scheduler:
+        checks["scheduler"] = scheduler.check()
+    found = dict(zip(checks, await asyncio.gather(*map(_look, checks.values())), strict=True))
+    states = {name: state for name, (state, _) in found.items()}
+    details = {name: detail for name, (_, detail) in found.items()}
     well = all(state == "ok" for state in states.values())
     return {
         **states,

@@ -13,17 +13,21 @@ from starlette.responses import JSONResponse, Response
 from agents.crawl import UnknownTopic
 from errors import LuminaError
 from graphs.runs import InvalidRequest, RunExists
+from graphs.tasks import InvalidTask
 from memory.conversations import UnknownConversation
 from memory.event_queries import InvalidQuery
+from memory.task_records import UnknownTask
 from models.fallback import NoModelAnswers
 from tools.wikipedia.source import SourceUnavailable
 
 STATUS: dict[type[LuminaError], int] = {
     InvalidRequest: 422,
+    InvalidTask: 422,
     RunExists: 409,
     InvalidQuery: 422,
     UnknownTopic: 404,
     UnknownConversation: 404,
+    UnknownTask: 404,
     SourceUnavailable: 503,
     NoModelAnswers: 503,
 }

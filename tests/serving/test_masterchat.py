@@ -154,7 +154,7 @@ async def test_health_names_every_service(serve: Serve) -> None:
     async with serve() as client:
         body = (await client.get("/health")).json()
     assert body["status"] == "ok"
-    assert {body[name] for name in ("redis", "qdrant", "duckdb", "llm")} == {"ok"}
+    assert {body[name] for name in ("redis", "qdrant", "duckdb", "llm", "scheduler")} == {"ok"}
     assert body["details"]["redis"]["kind"] == "valkey"
     assert body["details"]["source"] == "lumina-sample"
 

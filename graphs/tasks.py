@@ -1,0 +1,224 @@
+"""The kinds of tasks and the workers that run them: claim, run the graph, tell how far it is, end or hand back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from loguru import logger
+from pydantic import ValidationError
+from redis.exceptions import RedisError
+
+from agents.spec import RunRequest
+from errors import LuminaError
+from graphs.runs import InvalidRequest, RunExists, Runner
+from memory.leases import Lease, LeaseLost, TaskCancelled, hold
+from memory.streams import Event
+from memory.task_records import Task
+from memory.tasks import TaskQueue
+
+CLAIM_BLOCK_MS = 1_000
+"""How long one look at the queue waits."""
+PROGRESS_EVERY_S = 0.3
+"""Progress is written at most so often: a crawl of a ZIM tells of it hundreds of times a second."""
+HAND_BACK_S = 1.5
+"""How long a worker that stops may take to hand its task back; after that the lease runs out by itself."""
+RETRY_AFTER_S = 1.0
+"""Wait after Redis could not be reached."""
+
+
+class InvalidTask(LuminaError):
+    """A task that no worker can run: an unknown kind, or a payload that makes no request."""
+
+
+class RunFailed(LuminaError):
+    """The run came to its end and reached nothing; ``transient`` says whether it may go better later."""
+
+    def __init__(self, reason: str, *, transient: bool) -> None:
+        self.transient = transient
+        super().__init__(reason)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskKind:
+    """What a worker knows of a kind of tasks."""
+
+    run: Callable[[Runner, Lease], Awaitable[dict[str, Any]]]
+    """Runs the task to its result."""
+    intent: str | None = None
+    """The intent of its run; None: it is no run of the graph, and only Lumina itself submits it."""
+    retrieves: bool = False
+    """Whether it needs the vectors."""
+
+
+def request_of(kind: str, payload: Any, owner: str) -> RunRequest:
+    """The request that a task of this kind stands for.
+
+    Raises:
+        InvalidTask: the kind is none that runs the graph, or the payload does not fit; the text names the field.
+    """
+    intent = KINDS[kind].intent if kind in KINDS else None
+    if intent is None:
+        accepted = ", ".join(name for name, known in KINDS.items() if known.intent)
+        raise InvalidTask(f"task kind «{kind}» is not known; accepted: {accepted}")
+    if not isinstance(payload, Mapping):
+        raise InvalidTask(f"the payload of a {kind} task is {type(payload).__name__}; accepted: an object")
+    if not _FIELDS.issuperset(payload):
+        unknown = ", ".join(sorted(set(map(str, payload)) - _FIELDS))
+        raise InvalidTask(f"the payload of a {kind} task has {unknown}; accepted: {', '.join(sorted(_FIELDS))}")
+    try:
+        return RunRequest(**{**payload, "intent": intent, "owner": owner})
+    except ValidationError as error:
+        found = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise InvalidTask(f"the payload of a {kind} task does not fit: {found}") from error
+
+
+async def _run_graph(runner: Runner, lease: Lease) -> dict[str, Any]:
+    """Run the graph from the task's last checkpoint, or from the start."""
+    task = lease.task
+    request = request_of(task.kind, task.payload, task.owner)
+    outcome: dict[str, Any] = {}
+    latest: dict[str, Any] | None = None
+    told = 0.0
+    async with contextlib.aclosing(runner.stream(request, task.id)) as events:
+        async for event in events:
+            if event.kind in ("progress", "agent"):
+                latest = event.data
+            elif event.kind == "done":
+                outcome = event.data
+            if latest is not None and time.monotonic() - told >= PROGRESS_EVERY_S:
+                await lease.progress(latest)
+                latest, told = None, time.monotonic()
+    ended = outcome.get("outcome") or {}
+    if ended.get("status") == "failed":
+        # A later attempt has to start anew: with the checkpoint of the end it would only read the same failure again.
+        await lease.renew()
+        await runner.context.checkpoints.adelete_thread(task.id)
+        transient = any(failure["transient"] for failure in outcome["failures"])
+        raise RunFailed(str(ended["reason"]), transient=transient)
+    return outcome
+
+
+async def _report_dead(runner: Runner, lease: Lease) -> dict[str, Any]:
+    """Tell of every dead task, in the log and as an ``error`` event of its owner."""
+    queue, cursor, dead = TaskQueue(runner.context.redis), None, list[Task]()
+    while True:
+        page = await queue.list(status="dead", cursor=cursor)
+        dead += page.tasks
+        cursor = page.cursor
+        if cursor is None:
+            break
+    for task in dead:
+        logger.warning("dead letter: {} task {} after {} attempts: {}", task.kind, task.id, task.attempts, task.error)
+    await runner.context.streams.publish([_dead_letter(task) for task in dead])
+    return {"dead": len(dead)}
+
+
+def _dead_letter(task: Task) -> Event:
+    """``finished_ms`` tells this death of the task from another one after a retry."""
+    data = {"owner": task.owner, "kind": "dead_letter", "error": task.error, "finished_ms": task.finished_ms}
+    return Event("error", {**data, "task_kind": task.kind, "attempts": task.attempts}, task_id=task.id)
+
+
+KINDS: dict[str, TaskKind] = {
+    "crawl": TaskKind(_run_graph, intent="crawl"),
+    "ask": TaskKind(_run_graph, intent="wiki_qa", retrieves=True),
+    "summarise": TaskKind(_run_graph, intent="summarise", retrieves=True),
+    "report": TaskKind(_report_dead),
+}
+"""Every kind of tasks that there is."""
+
+_FIELDS = frozenset(RunRequest.model_fields) - {"intent", "owner", "conversation_id"}
+
+
+async def take_tasks(
+    runner: Runner, queue: TaskQueue, kinds: Sequence[str], *, concurrency: int = 1, stop: asyncio.Event
+) -> None:
+    """Claim and run tasks until ``stop`` is set; what runs then is handed back, for another to go on with at once.
+
+    Args:
+        runner: The graph on open services.
+        queue: Where the tasks are.
+        kinds: What is taken; see ``KINDS``.
+        concurrency: Tasks at a time.
+        stop: Ends it, within about ``HAND_BACK_S``.
+    """
+    root = f"worker-{socket.gethostname()}-{os.getpid()}"
+    names = [f"{root}-{number}" for number in range(1, concurrency + 1)]
+    takers = [asyncio.create_task(_take(runner, queue, name, kinds, stop), name=name) for name in names]
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({stopped, *takers}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopped.cancel()
+        pending = set(takers)
+        while pending:  # again, should something under a run have swallowed it
+            for task in pending:
+                task.cancel()
+            _, pending = await asyncio.wait(pending, timeout=HAND_BACK_S + 0.5)
+        ended = await asyncio.gather(*takers, return_exceptions=True)
+        for name in names:
+            with contextlib.suppress(RedisError, OSError):
+                await queue.leave(name)
+    for error in ended:
+        if isinstance(error, BaseException) and not isinstance(error, asyncio.CancelledError):
+            raise error
+
+
+async def _take(runner: Runner, queue: TaskQueue, worker: str, kinds: Sequence[str], stop: asyncio.Event) -> None:
+    while not stop.is_set():
+        try:
+            lease = await queue.claim(worker, kinds, block_ms=CLAIM_BLOCK_MS)
+            if lease is not None:
+                await run_task(runner, lease)
+        except (RedisError, OSError) as error:
+            # A task that was running is taken up again, from its checkpoint, when its lease has run out.
+            logger.warning("{}: Redis does not answer ({}); trying again", worker, error)
+            await asyncio.sleep(RETRY_AFTER_S)
+
+
+async def run_task(runner: Runner, lease: Lease) -> None:
+    """Run one claimed task to its end, and say in the queue how it ended.
+
+    Raises:
+        RedisError: the queue could not be told; the lease runs out by itself.
+    """
+    fail: Callable[[], Awaitable[None]]
+    try:
+        async with hold(lease):
+            await lease.complete(await KINDS[lease.task.kind].run(runner, lease))
+        return
+    except asyncio.CancelledError:
+        await _hand_back(lease)
+        raise
+    except (LeaseLost, TaskCancelled) as error:
+        logger.info("{}", error)
+        return
+    except (RedisError, OSError):
+        raise
+    except (InvalidTask, InvalidRequest, RunExists) as error:
+        fail = partial(lease.fail, str(error), retry=False)
+    except RunFailed as error:
+        fail = partial(lease.fail, str(error), retry=error.transient)
+    except LuminaError as error:
+        fail = partial(lease.fail, str(error))
+    except Exception as error:  # the outermost frame of a task: one that breaks must not end its worker
+        logger.opt(exception=error).error("{} task {} broke", lease.task.kind, lease.task.id)
+        fail = partial(lease.fail, f"{type(error).__name__}: {error}")
+    with contextlib.suppress(LeaseLost, TaskCancelled):
+        await fail()
+
+
+async def _hand_back(lease: Lease) -> None:
+    try:
+        async with asyncio.timeout(HAND_BACK_S):
+            await lease.release()
+    except (LeaseLost, TaskCancelled, RedisError, OSError) as error:  # TimeoutError is an OSError
+        logger.info("task {} was not handed back: {}", lease.task.id, error)
