@@ -1,10 +1,11 @@
 """Which intent a message has, by its likeness to the examples of the goal file. No model is called.
 
-Two texts are alike by the cosine of their vectors (what they mean) plus the share of words in common (how they put it):
-vectors of short texts show above all the topic, and the topic of a request is not its intent. A message's score for an
-intent is the estimate, by regularised least squares over all examples with that likeness as the kernel, of the function
-that is 1 at the intent's own examples and 0 at the others (Rifkin, Yeo & Poggio, "Regularized least-squares
-classification", 2003). A message like no example therefore scores 0 for all. Figures: docs/decisions/intents.md.
+Two texts are alike by the cosine of their vectors (what they mean) plus the shares of words and of pieces of words in
+common (how they put it, typing errors included): vectors of short texts show above all the topic, and the topic of a
+request is not its intent. A message's score for an intent is the estimate, by regularised least squares over all
+examples with that likeness as the kernel, of the function that is 1 at the intent's own examples and 0 at the others
+(Rifkin, Yeo & Poggio, "Regularized least-squares classification", 2003). A message like no example therefore scores 0
+for all. Figures: docs/decisions/intents.md.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from graphs.goals import GoalFile
 
 FALLBACK = "chat"
 """Where a message goes that is like no example, or as much like those of two intents; the cheapest mistake."""
-MARGIN = 0.02
+MARGIN = 0.01
 """When the two best scores are this close, the message is ambiguous."""
 FLOOR = 0.15
 """A message whose best score is below this is like no example."""
 RIDGE = 0.4
-"""Regularisation of the least squares; from 0.1 to 0.8 the development messages differ by two in 94."""
+"""Regularisation of the least squares; between 0.1 and 1.6 the accuracy changes by 0.02 at most."""
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?|\?")
 """Words as they are counted. A question mark is one: it tells as much as a question word."""
@@ -73,15 +74,21 @@ async def intent_scores(goals: GoalFile, embedder: Encoder, message: str) -> dic
 
 @lru_cache(maxsize=8)
 def _word_rows(texts: Sequence[str]) -> tuple[dict[str, int], NDArray[np.float64]]:
-    """The place of each word that occurs, and a unit row for each text."""
-    found = dict.fromkeys(word for text in texts for word in _WORD.findall(text.lower()))
-    places = {word: place for place, word in enumerate(found)}
+    """The place of each word and piece of a word that occurs, and a row for each text."""
+    found = dict.fromkeys(one for text in texts for part in _parts(text) for one in part)
+    places = {one: place for place, one in enumerate(found)}
     return places, np.stack([_word_row(text, places) for text in texts])
 
 
 def _word_row(text: str, places: dict[str, int]) -> NDArray[np.float64]:
-    """Where a text has known words; the product of two rows is Ochiai's coefficient |A ∩ B| / √(|A| |B|)."""
-    words = set(_WORD.findall(text.lower()))
+    """The product of two rows is Ochiai's coefficient |A ∩ B| / √(|A| |B|) of the words plus that of their pieces."""
     row = np.zeros(len(places))
-    row[[places[word] for word in words if word in places]] = 1 / np.sqrt(max(1, len(words)))
+    for part in _parts(text):
+        row[[places[one] for one in part if one in places]] = 1 / np.sqrt(max(1, len(part)))
     return row
+
+
+def _parts(text: str) -> tuple[set[str], set[str]]:
+    """The words of a text, and all pieces of three letters of them, «<» and «>» for their ends."""
+    words = set(_WORD.findall(text.lower()))
+    return words, {f"<{word}>"[start : start + 3] for word in words for start in range(len(word))}
