@@ -60,7 +60,7 @@ async def intent_scores(goals: GoalFile, embedder: Encoder, message: str) -> dic
     if not examples:
         return {}
     texts = tuple(text for _, text in examples)
-    # As a query: it must not wait behind passages that are embedded meanwhile. The embedder keeps the examples' vectors.
+    # The embedder keeps the examples' vectors. As a query, for it must not wait behind passages that are embedded.
     vectors = np.asarray(await embedder.encode([*texts, message], query=True), np.float64)
     known, asked = vectors[:-1], vectors[-1]
     places, words = _word_rows(texts)

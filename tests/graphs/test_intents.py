@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks.intents import half_of, load_messages, measure
-from graphs.goals import GoalFile, Intent, load_goals
+from graphs.goals import GoalFile, GoalSpec, Intent, WaySpec, load_goals
 from graphs.intents import FALLBACK, find_intent, intent_scores
 from models.embeddings import Embedder
 
@@ -26,7 +26,10 @@ class Compass:
 
 
 def goals(**examples: tuple[str, ...]) -> GoalFile:
-    return GoalFile(version=1, intents={name: Intent(examples=texts) for name, texts in examples.items()})
+    only = GoalSpec(id="done", title="Done", ways=(WaySpec(id="do", agent="doer"),))
+    return GoalFile(
+        version=1, goals=(only,), intents={name: Intent(examples=texts) for name, texts in examples.items()}
+    )
 
 
 FILE = goals(chat=("nod",), crawl=("east",), index=(), plan=("south",))
@@ -48,7 +51,7 @@ async def test_a_message_like_no_example_is_plain_chat(message: str) -> None:
 async def test_a_message_between_two_intents_is_plain_chat() -> None:
     file = goals(chat=("nod",), crawl=("east",), plan=("elk",))
     scores = await intent_scores(file, Compass(), "eye")
-    assert list(scores) == ["crawl", "plan", "chat"]
+    assert list(scores)[2] == "chat"
     assert scores["crawl"] == pytest.approx(scores["plan"])
     assert await find_intent(file, Compass(), "eye") == FALLBACK
 
@@ -70,7 +73,7 @@ async def test_without_examples_there_is_only_chat() -> None:
 
 async def test_the_scores_explain_the_choice() -> None:
     scores = await intent_scores(FILE, Compass(), "east")
-    assert list(scores)[0] == "crawl"
+    assert next(iter(scores)) == "crawl"
     assert scores["crawl"] == pytest.approx(3 / 3.4)  # likeness to itself: cosine, words, pieces; 0.4 is the ridge
     assert scores["plan"] < 0.3
 
