@@ -91,4 +91,5 @@ def _word_row(text: str, places: dict[str, int]) -> NDArray[np.float64]:
 def _parts(text: str) -> tuple[set[str], set[str]]:
     """The words of a text, and all pieces of three letters of them, «<» and «>» for their ends."""
     words = set(_WORD.findall(text.lower()))
-    return words, {f"<{word}>"[start : start + 3] for word in words for start in range(len(word))}
+    # The blank in front keeps a word of three letters from being taken for a piece.
+    return {f" {word}" for word in words}, {f"<{word}>"[at : at + 3] for word in words for at in range(len(word))}
