@@ -156,7 +156,7 @@ class FallbackChat(BaseChatModel):
         while queue:
             provider = queue.pop(0)
             begun = False
-            for last_attempt in (False, True):
+            for last_attempt in (False, False, True):  # a kept connection may be dropped, and then the child be gone
                 try:
                     call = self._ask(provider, scope, messages, stop, dict(arguments), whole=whole)
                     async with aclosing(call) as chunks:
