@@ -17,6 +17,7 @@ from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 
+from memory.redis_connection import make_cancellable
 from memory.redis_embedded import EmbeddedServer, RedisUnavailable
 
 __all__ = ["RedisUnavailable", "check_redis", "open_redis", "public_address"]
@@ -101,6 +102,7 @@ async def _connected(where: str, url: str | None, max_connections: int) -> Async
             pool = BlockingConnectionPool(connection_class=UnixDomainSocketConnection, path=where, **options)
         else:
             pool = BlockingConnectionPool.from_url(url, **options)
+        make_cancellable(pool)
     except ValueError as error:
         raise RedisUnavailable(f"REDIS_URL is not usable ({where}): {error}") from error
     client = Redis.from_pool(pool)

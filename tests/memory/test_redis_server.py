@@ -284,3 +284,24 @@ async def test_a_url_that_is_none_is_refused_without_its_password(url: str, tmp_
             pass
     assert "secret" not in str(caught.value)
     assert "secret" not in public_address(url)
+
+
+async def test_a_cancelled_call_is_cancelled_whenever_the_cancellation_comes(tmp_path: Path) -> None:
+    async with open_redis(None, tmp_path) as client:
+        await client.set("k", 0)
+        swallowed = 0
+
+        async def work(began: asyncio.Event) -> None:
+            began.set()
+            await client.incr("k")
+
+        for steps in range(60):
+            began = asyncio.Event()
+            task = asyncio.create_task(work(began))
+            await began.wait()
+            for _ in range(steps % 6):
+                await asyncio.sleep(0)
+            if task.cancel():
+                await asyncio.wait({task})
+                swallowed += not task.cancelled()
+        assert not swallowed
