@@ -143,6 +143,7 @@ class EventStore:
         root, self._root = self._root, None
         while self._jobs:
             await self._interrupt(*self._jobs)
+            await asyncio.sleep(0)  # what has ended is dropped by a callback, which needs its turn
         if root is not None:
             await self._write(self._disconnect, root)
         self._reading.shutdown(wait=False)

@@ -557,3 +557,16 @@ def test_importing_the_store_does_not_import_duckdb() -> None:
     process = python(code)
     assert process.wait() == 0
     process.communicate()
+
+
+async def test_closing_right_after_a_query_has_ended_does_not_spin(tmp_path: Path) -> None:
+    for _ in range(20):
+        store = await EventStore.open(tmp_path / "events.duckdb")
+        asking = asyncio.ensure_future(store.query("SELECT 1"))
+        while not store._jobs:
+            await asyncio.sleep(0)
+        [job] = store._jobs
+        await asyncio.wait({job})
+        async with asyncio.timeout(10):
+            await store.close()
+        await asyncio.wait({asking})
