@@ -103,8 +103,8 @@ class FailureDecision(BaseModel):
     """What follows from the failure of a way."""
 
     way: str
-    action: Literal["retry", "rule_out", "give_up"]
-    """Try it again; use another way of its goal from now on; end the run."""
+    action: Literal["retry", "rule_out"]
+    """Try it again, or never in this run; when no way is left, the run is given up with the reasons."""
     reason: str
 
 
