@@ -168,8 +168,8 @@ class Engine:
     def submit(self, texts: Sequence[str], *, urgent: bool) -> Future[Matrix]:
         """Compute vectors of shape (len(texts), dimensions), L2-normalised; cancelling drops what is not begun."""
         job = _Job(texts)
-        self.load()
-        with self._lock:
+        with self._lock:  # one hold for both: a load that fails in between would fail without this job
+            self.load()
             (self._urgent if urgent else self._patient).append(job)
             self._lock.notify()
         return job.done
