@@ -139,11 +139,25 @@ async def test_a_models_words_are_shown_when_they_stand_in_the_evidence(lumina: 
     assert answer["citations"]
 
 
-async def test_a_models_invention_is_never_shown(lumina: Lumina) -> None:
-    async with lumina(answers=["Albert Einstein proved it in Berlin in 1905 [1]."]) as runner:
-        answer = (await ask(runner))["report"]["answer"]
+@pytest.mark.parametrize(
+    "invention",
+    [
+        pytest.param("Albert Einstein proved it in Berlin in 1905 [1].", id="another answer"),
+        # It says all that the reader found, so that only the check against the evidence can tell.
+        pytest.param(
+            "Douady and Hubbard proved in 1982 with Einstein that the Mandelbrot set is connected [1].",
+            id="an embroidered one",
+        ),
+    ],
+)
+async def test_a_models_invention_is_never_shown(lumina: Lumina, invention: str) -> None:
+    async with lumina(answers=[invention]) as runner:
+        done = await ask(runner)
+    answer = done["report"]["answer"]
+    assert done["outcome"]["status"] == "done", "it was caught late, by a way that failed"
     assert answer["phrased_by"] == "quote"
     assert "Einstein" not in answer["answer"]
+    assert "Douady" in answer["answer"]
 
 
 async def test_everything_that_happened_reaches_the_event_store(lumina: Lumina) -> None:
