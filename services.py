@@ -35,7 +35,7 @@ from memory.way_history import HistoryKeeper
 from models.budget import Budget
 from models.chat import Chat, ChatConfig, open_chat
 from models.embeddings import Embedder
-from models.prices import PriceTable
+from models.prices import PriceTable, read_prices
 from settings import Settings
 from tools.recall import Recall
 from tools.wikipedia.opening import open_source
@@ -79,6 +79,7 @@ async def open_runner(
         LuminaError: one line on what is wrong, before anything was started where that can be known.
     """
     registry, goals = load_application(settings.goal_file)
+    prices = PriceTable(read_prices(settings.llm_prices) if settings.llm_prices else None)
     async with AsyncExitStack() as stack:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         if source is None:
@@ -91,7 +92,7 @@ async def open_runner(
         if embedder is None:
             embedder = Embedder(settings.embedding_model, redis=redis, cache_size=settings.embedding_cache_size)
             stack.push_async_callback(embedder.close, CLOSE_S)
-        budget = Budget(redis, limit_usd=settings.llm_budget_usd, prices=PriceTable())
+        budget = Budget(redis, limit_usd=settings.llm_budget_usd, prices=prices)
         if chat is None:
             chat = await stack.enter_async_context(open_chat(_chat_config(settings), budget=budget))
         library = Library(redis)

@@ -56,6 +56,8 @@ class Settings(BaseSettings):
     """Temperature of the chat model."""
     llm_budget_usd: float = Field(default=1.0, ge=0)
     """What one run may spend on paid models, in US dollars."""
+    llm_prices: Path | None = None
+    """JSON file with the prices of further models, or other prices of known ones; see ``models.prices``."""
     ollama_url: str | None = None
     ollama_model: str = "llama3.2"
     mistral_api_key: SecretStr | None = None
@@ -125,10 +127,10 @@ class Settings(BaseSettings):
             raise ValueError("accepted: five cron fields with a date that comes, such as */15 * * * *")
         return value
 
-    @field_validator("data_dir", "goal_file")
+    @field_validator("data_dir", "goal_file", "llm_prices")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().resolve()
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return value.expanduser().resolve() if value else None
 
     @model_validator(mode="after")
     def _provider_is_configured(self) -> Self:

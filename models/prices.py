@@ -1,8 +1,17 @@
-"""What a token of a paid model costs: a table that the user may extend."""
+"""What a token of a paid model costs: a table that the user may extend, in code or by a file.
 
+A price file is JSON: ``{"my-model": {"input_usd": 0.5, "output_usd": 1.5}}``, US dollars per million tokens.
+"""
+
+import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from errors import LuminaError
 
 NANO_USD = 1_000_000_000
 """Nano-dollars in a dollar. Money is counted in whole nano-dollars: a cheap token costs about 40 of them, and a
@@ -22,6 +31,10 @@ class Price:
     def cost_nano_usd(self, *, input_tokens: int, output_tokens: int) -> int:
         """Nano-dollars for one call, rounded up to a whole one."""
         return -int(-(input_tokens * self.input_usd + output_tokens * self.output_usd) * (NANO_USD // 1_000_000) // 1)
+
+
+class InvalidPrices(LuminaError):
+    """A price file that cannot be read."""
 
 
 FREE = Price(0.0, 0.0)
@@ -70,3 +83,34 @@ class PriceTable:
 
     def _find(self, model_id: str) -> Price | None:
         return self._prices.get(model_id) or self._prices.get(_DATED.sub("", model_id))
+
+
+def read_prices(file: Path) -> dict[str, Price]:
+    """The entries of a price file.
+
+    Raises:
+        InvalidPrices: naming the file, the model and what is accepted.
+    """
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidPrices(f"the price file {file} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InvalidPrices(f"the price file {file} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise InvalidPrices(f"the price file {file} holds {type(found).__name__}; accepted: {_ACCEPTED}")
+    return {model: _price(file, model, entry) for model, entry in found.items()}
+
+
+_ACCEPTED = '{"model": {"input_usd": 0.5, "output_usd": 1.5}}, in dollars per million tokens'
+
+
+def _price(file: Path, model: str, entry: Any) -> Price:
+    amounts = entry if isinstance(entry, dict) else {}
+    if set(amounts) != {"input_usd", "output_usd"} or not all(map(_is_amount, amounts.values())):
+        raise InvalidPrices(f"the price file {file}: {model}: {json.dumps(entry):.80}; accepted: {_ACCEPTED}")
+    return Price(**amounts)
+
+
+def _is_amount(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
