@@ -138,7 +138,7 @@ async def open_tasks(runner: Runner, settings: Settings) -> AsyncIterator[tuple[
     jobs: dict[str, Job] = {"worker": lambda stop: take_tasks(runner, queue, kinds, stop=stop)}
     scheduler = None
     if context.events:
-        standing = StandingGoals(runner.goals.standing, context.events, queue)
+        standing = StandingGoals(runner.goals.standing, context.events, queue, context.streams)
         scheduler = Scheduler(standing, Lock(context.redis, LOCK_NAME), settings.plan_cron)
         jobs["scheduler"] = scheduler.run
     async with _background(jobs):

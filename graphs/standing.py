@@ -2,7 +2,8 @@
 
 A predicate that is false, and a cooldown that is over, give tasks. What was submitted when is kept with the planner's
 lock. The idempotency key counts the submissions of a goal, so whoever repeats one that was cut off before it was
-recorded, in this process or another, gets the tasks that are there already.
+recorded, in this process or another, gets the tasks that are there already. What was found and submitted is told in the
+planner's log.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from graphs.goals import Standing
 from graphs.tasks import KINDS, InvalidTask, request_of
 from memory.events import EventStore
 from memory.locks import Held
+from memory.streams import Event, Streams
 from memory.task_records import Task, UnknownTask
 from memory.tasks import TaskQueue
 
@@ -27,6 +29,8 @@ SKEW_S = 60.0
 MAX_TASKS = 20
 """Tasks that one goal submits at a time; the rest comes with the next look."""
 DEFAULT_OWNER = "local"
+AGENT = "scheduler"
+"""Whose events these are in the planner's log."""
 
 
 class InvalidPredicate(LuminaError):
@@ -46,9 +50,9 @@ class Kept:
 class StandingGoals:
     """The standing goals of a goal file, on an open event store."""
 
-    def __init__(self, goals: Sequence[Standing], events: EventStore, queue: TaskQueue) -> None:
+    def __init__(self, goals: Sequence[Standing], events: EventStore, queue: TaskQueue, streams: Streams) -> None:
         self.goals = tuple(goals)
-        self._events, self._queue = events, queue
+        self._events, self._queue, self._streams = events, queue, streams
 
     async def keep(self, held: Held, state: Mapping[str, str], now: float) -> Kept:
         """Look at every goal that is out of cooldown and submit the tasks of those that do not hold.
@@ -72,12 +76,21 @@ class StandingGoals:
             except LuminaError as error:
                 logger.warning("standing goal {}: {}", goal.id, error)
                 kept.problems[goal.id] = str(error)
+                await self._tell(goal, DEFAULT_OWNER, holds=None, why=str(error))
                 continue
             if wanted:
                 kept.submitted[goal.id] = tasks = await self._submit(goal, wanted, before.number)
                 after = _Submission(before.number + 1, now, tuple(task.id for task in tasks))
                 await held.write({goal.id: after.to_text()})
+                for owner in sorted({task.owner for task in tasks}):
+                    own = [{"id": one.id, "kind": one.kind, **one.payload} for one in tasks if one.owner == owner]
+                    why = f"«{goal.title or goal.id}» does not hold: {len(own)} submitted"
+                    await self._tell(goal, owner, holds=False, why=why, tasks=own)
         return kept
+
+    async def _tell(self, goal: Standing, owner: str, **found: Any) -> None:
+        told = {"owner": owner, "standing": goal.id, "predicate": goal.predicate, **found}
+        await self._streams.publish([Event("plan.step", told, agent=AGENT)])
 
     async def _holds(self, goal: Standing) -> bool:
         rows = (await self._events.query(goal.predicate)).rows

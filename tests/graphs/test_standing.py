@@ -15,7 +15,7 @@ from graphs.standing import StandingGoals
 from memory import keys
 from memory.events import EventStore, open_events
 from memory.locks import Held, Lock, LockLost
-from memory.streams import Event, now_ms
+from memory.streams import Event, Streams, now_ms
 from memory.task_records import Task
 from memory.tasks import TaskQueue
 
@@ -55,7 +55,9 @@ def goal(id_: str = "never", *, predicate: str = "SELECT false", cooldown_s: flo
 
 
 def scheduler(redis: Redis, events: EventStore, clock: Clock, *goals: Standing) -> Scheduler:
-    return Scheduler(StandingGoals(goals, events, TaskQueue(redis)), Lock(redis, LOCK_NAME), CRON, clock=clock)
+    return Scheduler(
+        StandingGoals(goals, events, TaskQueue(redis), Streams(redis)), Lock(redis, LOCK_NAME), CRON, clock=clock
+    )
 
 
 async def tasks(redis: Redis) -> list[Task]:
@@ -90,6 +92,33 @@ async def test_a_goal_that_does_not_hold_submits_its_task_once_a_tick(redis: Red
         "next_tick": "2026-09-21T14:45:00+00:00",
         "standing": ["never", "always"],
     }
+
+
+async def told(redis: Redis) -> list[dict[str, Any]]:
+    return [dict(entry.event.data) for entry in await Streams(redis).tail(keys.PLANNER_STREAM)]
+
+
+async def test_what_was_submitted_is_in_the_planners_log_of_its_owner(redis: Redis, events: EventStore) -> None:
+    subjects = "SELECT * FROM (VALUES ('ada', ['A']), ('bob', ['B']), ('ada', ['C'])) AS t(owner, topics)"
+    planner = await started(redis, events, Clock(), goal(subjects=subjects), goal("always", predicate="SELECT true"))
+    await planner.look()
+    ids = {tuple(task.payload["topics"]): task.id for task in await tasks(redis)}
+    assert [(one["owner"], one["standing"], one["holds"]) for one in await told(redis)] == [
+        ("ada", "never", False),
+        ("bob", "never", False),
+    ]
+    assert [(one["id"], one["kind"], one["topics"]) for one in (await told(redis))[0]["tasks"]] == [
+        (ids["A",], "crawl", ["A"]),
+        (ids["C",], "crawl", ["C"]),
+    ]
+
+
+async def test_a_predicate_that_breaks_is_in_the_planners_log(redis: Redis, events: EventStore) -> None:
+    planner = await started(redis, events, Clock(), goal(predicate="SELECT 7"))
+    await planner.look()
+    [one] = await told(redis)
+    assert (one["standing"], one["holds"]) == ("never", None)
+    assert "accepted: one true or false" in one["why"]
 
 
 async def test_at_the_very_first_start_nothing_was_missed(redis: Redis, events: EventStore) -> None:
@@ -157,7 +186,7 @@ async def test_two_processes_never_submit_twice(redis: Redis, events: EventStore
     assert held is not None
     assert await one.look() is None, "another process holds the lock"
     with pytest.raises(LockLost):
-        await StandingGoals([goal()], events, TaskQueue(redis)).keep(
+        await StandingGoals([goal()], events, TaskQueue(redis), Streams(redis)).keep(
             DiesBeforeWriting(lock, held.fence), await lock.state(), clock.now
         )
     assert len(await tasks(redis)) == 1
