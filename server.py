@@ -18,7 +18,8 @@ from starlette.types import Receive, Scope, Send
 import services
 from errors import LuminaError
 from graphs.runs import Runner
-from serving import console, events, health, masterchat, planner, problems, tasks
+from serving import console, events, health, masterchat, metrics, planner, problems, tasks
+from serving.http_metrics import CountRequests, HttpMetrics
 from settings import DEFAULT_OWNER, InvalidSettings, Settings, is_loopback
 
 STOP_S = 3
@@ -40,6 +41,8 @@ def create_app(settings: Settings, *, open_runner: Opener = services.open_runner
         open_runner: Opens them; another one may hand in models or sources of its own.
     """
 
+    http_metrics = HttpMetrics()
+
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with open_runner(settings) as runner, services.open_tasks(runner, settings) as (queue, scheduler):
@@ -49,6 +52,8 @@ def create_app(settings: Settings, *, open_runner: Opener = services.open_runner
                 "scheduler": scheduler,
                 "api_keys": settings.api_keys(),
                 "default_owner": DEFAULT_OWNER,
+                "http_metrics": http_metrics,
+                "figures": metrics.FiguresReader(runner, queue),
             }
 
     app = FastAPI(title="Lumina", version="0.1.0", summary="Answers that can be traced.", lifespan=lifespan)
@@ -56,8 +61,10 @@ def create_app(settings: Settings, *, open_runner: Opener = services.open_runner
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"]
         )
+    app.add_middleware(CountRequests, metrics=http_metrics)
     problems.install(app)
     app.include_router(health.router)
+    app.include_router(metrics.router)
     app.include_router(masterchat.router)
     app.include_router(planner.router)
     app.include_router(events.router)

@@ -64,6 +64,8 @@ async def ask(
         "provider": notes.get("lumina_provider", ""),
         "model": model,
         "seconds": round(seconds, 3),
+        "first_token_s": notes.get("lumina_first_token_s"),
+        "fallbacks": len(notes.get("lumina_fallbacks", ())),
         "ok": True,
     }
     task_id = str(config.get("configurable", {}).get("thread_id", ""))

@@ -56,7 +56,8 @@ class FallbackChat(BaseChatModel):
 
     The first piece of an answer carries in ``response_metadata``: ``lumina_provider`` and ``lumina_model``;
     ``lumina_fallbacks``, the providers that failed before, with their reasons; ``lumina_budget: "exhausted"`` when a
-    paid one was refused. The last piece of a paid answer carries ``lumina_usd``. Token counts are the provider's own
+    paid one was refused. The first piece with words carries ``lumina_first_token_s``, seconds since that
+    provider was asked; the last piece of a paid answer ``lumina_usd``. Token counts are the provider's own
     ``usage_metadata``.
     """
 
@@ -199,6 +200,7 @@ class FallbackChat(BaseChatModel):
     ) -> AsyncGenerator[ChatGenerationChunk]:
         """One provider's answer; nothing comes out before its first token, or before its end when wanted whole."""
         held_back: list[ChatGenerationChunk] | None = []
+        asked, spoke = time.perf_counter(), False
         meter = (
             metered(self.budget, scope, provider.model_id, messages, arguments)
             if provider.paid and self.budget is not None
@@ -210,6 +212,9 @@ class FallbackChat(BaseChatModel):
                 async for chunk in chunks:
                     if bill is not None and isinstance(chunk.message, AIMessage):
                         bill.add(chunk.message)
+                    if not spoke and _says_something(chunk.message):
+                        spoke = True
+                        _add_notes(chunk.message, lumina_first_token_s=round(time.perf_counter() - asked, 4))
                     if held_back is None:
                         yield chunk
                         continue
@@ -260,6 +265,10 @@ def _note(
         notes["lumina_fallbacks"] = [f"{failed.name}: {reason}" for failed, reason in tried]
     if refusal is not None:
         notes["lumina_budget"] = "exhausted"
+    _add_notes(message, **notes)
+
+
+def _add_notes(message: BaseMessage, **notes: Any) -> None:
     message.response_metadata = {**message.response_metadata, **notes}
 
 

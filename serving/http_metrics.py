@@ -1,0 +1,69 @@
+"""Counts the requests of one process: how many, how they ended, how long they took."""
+
+from __future__ import annotations
+
+import time
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+"""Upper bounds of the latency histogram: from a health check to a crawl that somebody waits for."""
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+CLIENT_LEFT = 499
+"""Status of a request whose client went away before the answer began, as nginx counts it."""
+
+
+class HttpMetrics:
+    """The figures of an application's requests; one for each application, on a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        labels = ("route", "method")
+        self.requests = Counter(
+            "lumina_http_requests", "HTTP requests that have ended.", (*labels, "status"), registry=self.registry
+        )
+        self.seconds = Histogram(
+            "lumina_http_request_seconds",
+            "Seconds until the answer began; a stream's own length does not count.",
+            labels,
+            buckets=BUCKETS_S,
+            registry=self.registry,
+        )
+
+
+class CountRequests:
+    """ASGI middleware that counts requests by the route's template, never by the path itself."""
+
+    def __init__(self, app: ASGIApp, metrics: HttpMetrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on and count it."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        began = time.perf_counter()
+        status, answered_s = CLIENT_LEFT, 0.0
+
+        async def sending(message: Message) -> None:
+            nonlocal status, answered_s
+            if message["type"] == "http.response.start":
+                status, answered_s = message["status"], time.perf_counter() - began
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        except Exception:
+            status = 500 if status == CLIENT_LEFT else status
+            raise
+        finally:
+            labels = _labels(scope)
+            self._metrics.requests.labels(*labels, str(status)).inc()
+            self._metrics.seconds.labels(*labels).observe(answered_s or time.perf_counter() - began)
+
+
+def _labels(scope: Scope) -> tuple[str, str]:
+    """Route and method; both from sets that no client can make larger."""
+    route = getattr(scope.get("route"), "path", None)
+    method = scope["method"] if scope["method"] in METHODS else "other"
+    return route or ("mounted" if scope.get("endpoint") else "none"), method

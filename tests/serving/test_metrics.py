@@ -1,0 +1,114 @@
+"""What Prometheus and people are told of a running server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+from prometheus_client.parser import text_string_to_metric_families as prometheus
+
+from graphs.runs import Runner
+from server import create_app
+from settings import load_settings
+
+Lumina = Callable[..., AbstractAsyncContextManager[Runner]]
+Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
+ASK = {"message": "Who proved that it is connected?", "mode": "wiki_qa", "topics": ["Mandelbrot set"], "max_nodes": 3}
+
+
+@pytest.fixture
+def serve(lumina: Lumina, tmp_path: Path) -> Serve:
+    @asynccontextmanager
+    async def open_app(keys: str | None = None) -> AsyncIterator[httpx.AsyncClient]:
+        settings = load_settings(data_dir=tmp_path / "data", lumina_api_keys=keys)
+        app = create_app(settings, open_runner=lambda _: lumina())
+        async with app.router.lifespan_context(app) as state:
+
+            async def asgi(scope: Any, receive: Any, send: Any) -> None:
+                await app({**scope, "state": dict(state or {})}, receive, send)
+
+            transport = httpx.ASGITransport(asgi)
+            async with httpx.AsyncClient(transport=transport, base_url="http://lumina", timeout=60) as client:
+                yield client
+
+    return open_app
+
+
+def samples(text: str) -> dict[tuple[str, ...], float]:
+    """(name, label value, …) → value, the labels in the order of their names."""
+    return {
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in prometheus(text)
+        for sample in family.samples
+    }
+
+
+async def scraped(client: httpx.AsyncClient) -> dict[tuple[str, ...], float]:
+    response = await client.get("/metrics")
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/plain")
+    return samples(response.text)
+
+
+async def test_every_agent_has_its_figures_before_it_ever_ran(serve: Serve) -> None:
+    async with serve() as client:
+        found = await scraped(client)
+    for agent in ("crawl", "orchestrator", "qa", "summarise"):
+        assert found["lumina_agent_runs_total", agent, "ok"] == 0
+        assert found["lumina_agent_tokens_total", agent, "output"] == 0
+    assert found["lumina_tasks", "dead"] == 0
+    assert found["lumina_stream_lag", "workers", "tasks/v1"] == 0
+    assert found["lumina_llm_budget_left_usd",] == found["lumina_llm_budget_usd",]
+
+
+async def test_what_a_run_did_is_counted(serve: Serve) -> None:
+    async with serve() as client:
+        answer = (await client.post("/masterchat/chat", json=ASK)).json()
+        while not (found := await scraped(client))["lumina_run_seconds_count",]:
+            pass  # the event store takes it in, and the figures are read again, in their own time
+        summary = (await client.get("/metrics/summary")).json()
+    assert found["lumina_agent_runs_total", "crawl", "ok"] == 1
+    assert found["lumina_agent_seconds_count", "qa"] == found["lumina_agent_runs_total", "qa", "ok"] == 1
+    assert found["lumina_agent_seconds_bucket", "qa", "+Inf"] == 1
+    assert found["lumina_graph_nodes",] >= 3
+    assert found["lumina_graph_newest_node_age_seconds",] < 3600
+    assert found["lumina_passages", "all"] > 0
+    assert found["lumina_http_requests_total", "POST", "/masterchat/chat", "200"] == 1
+    assert answer["outcome"]["status"] == "done"
+    assert summary["agents"]["crawl"]["runs"] == 1
+    assert summary["graph"]["nodes"] == found["lumina_graph_nodes",]
+    assert (
+        summary["tokens"]["output"]
+        == sum(agent["tokens"] for agent in summary["agents"].values()) - (summary["tokens"]["input"])
+    )
+
+
+async def test_paths_and_methods_that_nobody_knows_make_no_labels(serve: Serve) -> None:
+    async with serve() as client:
+        for number in range(3):
+            await client.get(f"/tasks/none-{number}")
+            await client.request("BREW", f"/pot-{number}")
+        found = await scraped(client)
+    counted = {key[1:]: value for key, value in found.items() if key[0] == "lumina_http_requests_total"}
+    assert counted["GET", "/tasks/{task_id}", "404"] == 3
+    assert sum(value for (method, _, _), value in counted.items() if method == "other") == 3
+    assert not any("pot" in label or "none-" in label for key in counted for label in key)
+
+
+async def test_openmetrics_is_spoken_to_who_asks_for_it(serve: Serve) -> None:
+    async with serve() as client:
+        response = await client.get("/metrics", headers={"Accept": "application/openmetrics-text;version=1.0.0"})
+    assert response.headers["content-type"].startswith("application/openmetrics-text")
+    families = openmetrics(response.text)  # type: ignore[no-untyped-call]  # the package has no types here
+    assert {"lumina_agent_runs", "lumina_tasks"} <= {family.name for family in families}
+
+
+async def test_with_keys_the_figures_need_one(serve: Serve) -> None:
+    async with serve("ada:secret") as client:
+        assert (await client.get("/metrics")).status_code == 401
+        assert (await client.get("/metrics", headers={"Authorization": "Bearer secret"})).status_code == 200
