@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from errors import LuminaError
+from logs import close_logs, open_logs
 
 if TYPE_CHECKING:
     from settings import Settings
@@ -203,7 +204,9 @@ def serve(
     """Everything over HTTP, until Ctrl-C."""
     from server import serve as run_server
 
-    _run(run_server(_settings(wiki_source=wiki_source, data_dir=data_dir), host=host, port=port))
+    settings = _settings(wiki_source=wiki_source, data_dir=data_dir)
+    _open_server_logs(settings, settings.data_dir / "logs" / "serve.log")
+    _run(run_server(settings, host=host, port=port))
 
 
 @app.command()
@@ -220,7 +223,9 @@ def worker(
     from worker import work
 
     wanted = [kind.strip() for kind in kinds.split(",") if kind.strip()]
-    _run(work(_settings(wiki_source=wiki_source, data_dir=data_dir), kinds=wanted, concurrency=concurrency))
+    settings = _settings(wiki_source=wiki_source, data_dir=data_dir)
+    _open_server_logs(settings)
+    _run(work(settings, kinds=wanted, concurrency=concurrency))
 
 
 @app.command()
@@ -234,7 +239,15 @@ def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 def _settings(**overrides: Any) -> Settings:
     from settings import load_settings
 
-    return load_settings(**overrides)
+    settings = load_settings(**overrides)
+    chosen = settings.log_level if "log_level" in settings.model_fields_set else "WARNING"
+    open_logs(level=chosen, format=settings.log_format, secrets=settings.secrets(), times=False)
+    return settings
+
+
+def _open_server_logs(settings: Settings, file: Path | None = None) -> None:
+    """A server tells more than a command that somebody watches."""
+    open_logs(level=settings.log_level, format=settings.log_format, secrets=settings.secrets(), file=file)
 
 
 def _run(work: Coroutine[Any, Any, bool]) -> None:
@@ -243,16 +256,8 @@ def _run(work: Coroutine[Any, Any, bool]) -> None:
         raise typer.Exit(1)
 
 
-def _prepare_logs() -> None:
-    from loguru import logger
-
-    logger.remove()
-    logger.add(sys.stderr, level=os.environ.get("LOG_LEVEL") or "WARNING", format="{level: <8} {message}")
-
-
 def main() -> None:
     """Entry point: an error that Lumina can explain is one line on standard error."""
-    _prepare_logs()
     code: int | str | None = 0
     try:
         app()
@@ -263,6 +268,7 @@ def main() -> None:
         code = 1
     except KeyboardInterrupt:
         code = 130
+    close_logs()
     sys.stdout.flush()
     sys.stderr.flush()
     # Everything that must be closed is; taking torch and DuckDB down module by module would take seconds more.

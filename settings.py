@@ -140,6 +140,12 @@ class Settings(BaseSettings):
             raise ValueError(f"LLM_PROVIDER={self.llm_provider} needs {name.upper()} to be set")
         return self
 
+    def secrets(self) -> list[str]:
+        """Every value that must not be shown: keys, and addresses that may hold a password."""
+        given = [getattr(self, name) for name in type(self).model_fields]
+        values = [value.get_secret_value() for value in given if isinstance(value, SecretStr)]
+        return [*values, *self.api_keys()]
+
     def api_keys(self) -> dict[str, str]:
         """Key → the owner it stands for; empty when no keys are set."""
         text = self.lumina_api_keys.get_secret_value() if self.lumina_api_keys else ""

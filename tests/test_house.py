@@ -24,6 +24,7 @@ LEVELS = {
     "worker": 7,
     "studio": 7,
     "terminal": 7,
+    "logs": 1,
     "commands": 8,
     "planning": 9,
     "cli": 10,

@@ -1,0 +1,120 @@
+"""What a log line says, and what it never says."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loguru import logger
+
+from logs import open_logs
+
+
+@pytest.fixture(autouse=True)
+def _put_back() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    logger.remove()
+    logger.add(sys.stderr)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(False)
+
+
+def told(**settings: Any) -> io.StringIO:
+    out = io.StringIO()
+    open_logs(stream=out, **{"level": "INFO", **settings})
+    return out
+
+
+def failing() -> None:
+    token = "hush-hush"
+    raise ValueError(f"no {len(token)} of {{these}}")
+
+
+def test_a_line_of_text_says_where_it_belongs() -> None:
+    out = told(times=False)
+    with logger.contextualize(task_id="t1", owner="ada"):
+        logger.info("two\nlines of {}", "{braces} <red>")
+    logger.debug("not shown")
+    assert out.getvalue() == "INFO     two lines of {braces} <red> task_id=t1 owner=ada\n"
+
+
+def test_an_error_is_one_line_with_its_place_and_no_values() -> None:
+    out = told(times=False)
+    try:
+        failing()
+    except ValueError:
+        logger.exception("it broke")
+    [line] = out.getvalue().splitlines()
+    assert line.startswith("ERROR    it broke – ValueError: no 9 of {these} at test_logs.py:")
+    assert line.endswith("in failing")
+    assert "hush-hush" not in line
+
+
+def test_at_level_debug_an_error_has_its_trace_but_no_values() -> None:
+    out = told(level="DEBUG")
+    try:
+        failing()
+    except ValueError:
+        logger.exception("it broke")
+    assert "Traceback" in out.getvalue()
+    assert "hush-hush" not in out.getvalue()
+
+
+def test_json_is_an_object_a_line() -> None:
+    out = told(format="json")
+    with logger.contextualize(request_id="r1"):
+        logger.warning("one\nrecord")
+    try:
+        failing()
+    except ValueError:
+        logger.bind(route="/x").exception("broke")
+    first, second = (json.loads(line) for line in out.getvalue().splitlines())
+    assert (first["level"], first["message"], first["request_id"]) == ("WARNING", "one\nrecord", "r1")
+    assert second["error"].startswith("ValueError: no 9 of")
+    assert second["route"] == "/x"
+    assert first["ts"] <= second["ts"]
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_secrets_never_come_out(format: str) -> None:
+    out = told(format=format, secrets=["p@ss w0rd", "sk-live-1"])
+    logger.bind(given="sk-live-1").info("the key sk-live-1 and p@ss w0rd")
+    logger.info("Authorization: Bearer abcdefgh, redis://me:letmein@host, api_key='qwertz'")
+    try:
+        raise RuntimeError("sk-live-1 refused")
+    except RuntimeError:
+        logger.exception("failed")
+    for secret in ("p@ss", "sk-live-1", "abcdefgh", "letmein", "qwertz"):
+        assert secret not in out.getvalue()
+    assert "redis://me:***@host" in out.getvalue()
+
+
+def test_the_libraries_records_come_through_the_same_sink() -> None:
+    out = told(format="json")
+    logging.getLogger("uvicorn.error").warning("port %d", 8000)
+    logging.getLogger("httpx").info("a request")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("old ways", DeprecationWarning, stacklevel=1)
+    first, second = (json.loads(line) for line in out.getvalue().splitlines())
+    assert (first["logger"], first["message"]) == ("uvicorn.error", "port 8000")
+    assert "old ways" in second["message"]
+
+
+def test_a_file_takes_json_lines_too(tmp_path: Path) -> None:
+    out = told(file=tmp_path / "logs" / "serve.log")
+    logger.info("kept")
+    logger.remove()  # waits until everything is written
+    [line] = (tmp_path / "logs" / "serve.log").read_text().splitlines()
+    assert json.loads(line)["message"] == "kept"
+    assert "kept" in out.getvalue()
