@@ -63,7 +63,7 @@ async def calls(redis: Redis) -> int:
 
 async def refusals(buckets: TokenBuckets, limit: int) -> list[Taken]:
     """Ask until a token is there; the last one is granted."""
-    found = []
+    found: list[Taken] = []
     async with asyncio.timeout(30):
         while not found or not found[-1].granted:
             found.append(await buckets.take(OWNER, {"qa": limit}, {"qa": 1}))
