@@ -66,7 +66,7 @@ def create_app(settings: Settings, *, open_runner: Opener = services.open_runner
         redoc_url=None,
     )
     problems.install(app)
-    documentation.install(app)
+    documentation.install(app, with_keys=bool(settings.api_keys()))
     app.include_router(health.router)
     app.include_router(masterchat.router)
     app.include_router(planner.router)

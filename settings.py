@@ -9,7 +9,7 @@ from __future__ import annotations
 import getpass
 import re
 import socket
-from collections.abc import Collection
+from collections.abc import Iterable
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -178,17 +178,18 @@ class Settings(BaseSettings):
         """Key → the owner it stands for; empty when no keys are set."""
         return {key: owner for owner, key in _read_keys(self.lumina_api_keys)}
 
-    def rate_limit_overrides(self, agents: Collection[str]) -> dict[str, int]:
+    def rate_limit_overrides(self, agents: Iterable[str]) -> dict[str, int]:
         """Agent → runs a minute, of those that somebody has set; the rest follow their agents' own specs.
 
         Raises:
             InvalidSettings: RATE_LIMITS names an agent that is not there.
         """
-        if unknown := sorted(set(self.rate_limits) - set(agents)):
-            raise InvalidSettings(f"RATE_LIMITS={unknown[0]}=…: no such agent; there are: {', '.join(agents)}")
+        known = list(agents)
+        if unknown := sorted(set(self.rate_limits) - set(known)):
+            raise InvalidSettings(f"RATE_LIMITS={unknown[0]}=…: no such agent; there are: {', '.join(known)}")
         named = {"crawl": "crawl_rate_limit", "summarise": "summarise_rate_limit", "qa": "qa_rate_limit"}
         chosen = {agent: getattr(self, name) for agent, name in named.items() if name in self.model_fields_set}
-        return {**self.rate_limits, **{agent: limit for agent, limit in chosen.items() if agent in agents}}
+        return {**self.rate_limits, **{agent: limit for agent, limit in chosen.items() if agent in known}}
 
 
 def _read_limit(text: str) -> int:

@@ -55,14 +55,18 @@ POLICY = (
 """Swagger UI sets styles in its elements and has pictures in its style sheet; its inline script goes by its hash."""
 
 
-def install(app: FastAPI) -> None:
-    """Describe the application's errors, and serve Swagger UI from the package that carries its files."""
+def install(app: FastAPI, *, with_keys: bool) -> None:
+    """Describe the application's errors, and serve Swagger UI from the package that carries its files.
+
+    Args:
+        app: The application.
+        with_keys: Whether keys are set; where they are not, no route is described as needing one.
+    """
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _with_errors(
-                get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
-            )
+            schema = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+            app.openapi_schema = _with_errors(schema if with_keys else _without_keys(schema))
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend its schema
@@ -97,6 +101,14 @@ def _with_errors(schema: dict[str, Any]) -> dict[str, Any]:
                     responses.setdefault(status, {**response, "content": content})
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
+    return schema
+
+
+def _without_keys(schema: dict[str, Any]) -> dict[str, Any]:
+    schema.get("components", {}).pop("securitySchemes", None)
+    for operations in schema.get("paths", {}).values():
+        for operation in operations.values():
+            operation.pop("security", None)
     return schema
 
 

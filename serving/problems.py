@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from loguru import logger
+from starlette._utils import get_route_path
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -81,10 +84,12 @@ def install(app: FastAPI) -> None:
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         status = error.status_code
-        title = _phrase(status)
-        detail = _explained(request, error.headers or {}) if error.detail == title else None
-        answer = problem(status, title, detail or str(error.detail), **_traced(request.scope, status))
-        answer.headers.update(error.headers or {})
+        title, headers = _phrase(status), dict(error.headers or {})
+        if status == 405:
+            headers["Allow"] = _allowed(request)
+        detail = _explained(request, headers.get("Allow")) if error.detail == title else str(error.detail)
+        answer = problem(status, title, detail, **_traced(request.scope, status))
+        answer.headers.update(headers)
         return answer
 
     async def invalid(request: Request, error: Exception) -> Response:
@@ -148,9 +153,19 @@ def _phrase(status: int) -> str:
         return "HTTP error"
 
 
-def _explained(request: Request, headers: Any) -> str | None:
+def _allowed(request: Request) -> str:
+    """The methods of every route with this path; the framework tells those of the first only."""
+    methods: set[str] = set()
+    for route in iter_route_contexts(request.app.routes):
+        pattern: re.Pattern[str] | None = getattr(route, "path_regex", None)
+        if pattern and pattern.match(get_route_path(request.scope)):
+            methods |= route.methods or set()
+    return ", ".join(sorted(methods))
+
+
+def _explained(request: Request, allowed: str | None) -> str:
     """What to do about an error of the framework's, which only has its status as a text."""
-    allowed, path = headers.get("allow") or headers.get("Allow"), request.url.path[:200]
+    path = request.url.path[:200]
     if allowed:
         return f"{request.method} is not possible on {path}; accepted: {allowed}"
     return f"there is nothing at {path}; GET /docs lists the routes"
