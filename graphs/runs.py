@@ -93,6 +93,7 @@ class Runner:
             InvalidRequest: see ``validate``.
             RateLimited: a token is not there.
         """
+        self.validate(request)
         if self.limits is None:
             return Admission({}, {})
         return await self.limits.admit(request.owner, demand_of(self.goals, await self.situation(request)))

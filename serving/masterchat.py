@@ -75,9 +75,11 @@ async def chat(
         hops=body.hops,
         max_nodes=body.max_nodes,
         owner=owner,
-        conversation_id=await open_conversation(runner, owner, body.conversation_id),
+        conversation_id=await open_conversation(runner, owner, body.conversation_id) if body.conversation_id else None,
     )
     paid = await admit(http, request)
+    if request.conversation_id is None:  # not before: who is refused shall find no empty conversation
+        request = request.model_copy(update={"conversation_id": await open_conversation(runner, owner, None)})
     task_id = new_task_id()
     if body.stream if body.stream is not None else "text/event-stream" in accept:
         events = _sse(_turn(runner, request, task_id, paid))

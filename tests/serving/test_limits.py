@@ -28,14 +28,27 @@ STATE = r'"[a-z]+";r=\d+;t=\d+'
 
 
 @pytest.fixture
-def serve(lumina: Lumina, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serve:
+def opened() -> list[Runner]:
+    """What the application runs on."""
+    return []
+
+
+@pytest.fixture
+def serve(lumina: Lumina, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[Runner]) -> Serve:
     """The application with these rate limits (``qa=2``)."""
 
     @asynccontextmanager
     async def open_app(keys: str | None = None, **per_minute: int) -> AsyncIterator[httpx.AsyncClient]:
         monkeypatch.setenv("RATE_LIMITS", ",".join(f"{name}={limit}" for name, limit in per_minute.items()))
         settings = load_settings(data_dir=tmp_path / "data", lumina_api_keys=keys)
-        app = create_app(settings, open_runner=lambda _: lumina())
+
+        @asynccontextmanager
+        async def open_one(_: Any) -> AsyncIterator[Runner]:
+            async with lumina() as runner:
+                opened.append(runner)
+                yield runner
+
+        app = create_app(settings, open_runner=open_one)
         async with app.router.lifespan_context(app) as state:
 
             async def asgi(scope: Any, receive: Any, send: Any) -> None:
@@ -89,13 +102,22 @@ async def test_a_request_without_a_token_is_refused_and_told_when_to_come_back(s
         assert (await client.get("/tasks")).status_code == 200
 
 
-async def test_a_refused_request_leaves_no_conversation_behind(serve: Serve, redis_url: str) -> None:
+async def test_a_refused_request_leaves_nothing_behind(serve: Serve, opened: list[Runner]) -> None:
     async with serve(qa=1) as client:
         first = (await client.post("/masterchat/chat", json=CHAT)).json()
-        said = {**CHAT, "conversation_id": first["conversation_id"]}
-        assert (await client.post("/masterchat/chat", json=said)).status_code == 429
-        unknown = {**CHAT, "mode": "nonsense"}
-        assert (await client.post("/masterchat/chat", json=unknown)).status_code == 422
+        conversations, id_ = opened[0].context.conversations, first["conversation_id"]
+        turns = await conversations.turns("local", id_)
+        for said in ({**CHAT, "conversation_id": id_}, CHAT):
+            assert (await client.post("/masterchat/chat", json=said)).status_code == 429
+        assert [one.id for one in (await conversations.page("local")).conversations] == [id_]
+        assert await conversations.turns("local", id_) == turns
+
+
+async def test_a_request_that_cannot_be_run_takes_no_token(serve: Serve) -> None:
+    async with serve(qa=2) as client:
+        for change, status in (({"mode": "nonsense"}, 422), ({"message": " "}, 422), ({"conversation_id": "x"}, 404)):
+            assert (await client.post("/masterchat/chat", json={**CHAT, **change})).status_code == status
+        assert (await client.get("/health")).json()["rate_limits"]["qa"]["remaining"] == 2
 
 
 async def test_a_task_is_taken_in_where_a_request_is_refused(serve: Serve) -> None:
