@@ -41,6 +41,7 @@ class AnswerHeaders:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] in ("http.response.start", "websocket.accept"):
+                message.setdefault("headers", [])
                 headers = MutableHeaders(scope=message)
                 for name, value in CAREFUL.items():
                     headers.setdefault(name, value)

@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
 from loguru import logger
+from redis.exceptions import ConnectionError, TimeoutError
 from starlette._utils import get_route_path
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
@@ -45,6 +46,8 @@ STATUS: dict[type[LuminaError], int] = {
 
 
 INTERNAL = "something went wrong here; the log has the details under the request id"
+
+WITHOUT_REDIS = "everything is kept in Redis, and it does not answer now; GET /health says why, try again later"
 
 
 class Problem(JSONResponse):
@@ -92,6 +95,12 @@ def install(app: FastAPI) -> None:
         answer.headers.update(headers)
         return answer
 
+    async def without_redis(request: Request, error: Exception) -> Response:
+        logger.error("{} {} failed: {}", request.method, request.url.path, error)
+        answer = problem(503, "Redis does not answer", WITHOUT_REDIS, **_traced(request.scope, 503))
+        answer.headers["Retry-After"] = "5"
+        return answer
+
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         found = error.errors()
@@ -109,6 +118,8 @@ def install(app: FastAPI) -> None:
 
     app.add_exception_handler(LuminaError, explained)
     app.add_exception_handler(HTTPException, http)
+    for unreachable in (ConnectionError, TimeoutError):
+        app.add_exception_handler(unreachable, without_redis)
     app.add_exception_handler(RequestValidationError, invalid)
 
 

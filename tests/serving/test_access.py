@@ -12,6 +12,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from loguru import logger
+from redis.exceptions import ConnectionError
 from starlette.types import Message
 
 from server import create_app
@@ -95,6 +96,32 @@ async def test_what_breaks_is_a_500_with_the_id_under_which_the_log_has_the_trac
     assert "secret" not in response.text
     assert "Traceback" not in response.text
     assert any("mine-1" in line and "the secret of the house" in line for line in told)
+
+
+async def test_without_redis_it_is_a_503_that_does_not_tell_where_redis_is() -> None:
+    async def broken() -> None:
+        raise ConnectionError("Error 111 connecting to 10.1.2.3:6379")
+
+    async with client_of(toy(broken=broken)) as client:
+        response = await client.get("/broken")
+    body = problem_of(response, 503)
+    assert "10.1.2.3" not in response.text
+    assert "/health" in body["detail"]
+    assert response.headers["retry-after"] == "5"
+
+
+async def test_a_websocket_is_told_its_id_too() -> None:
+    sent: list[Message] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    nothing: Any = None
+    await AnswerHeaders(app)({"type": "websocket", "headers": [(b"x-request-id", b"mine")]}, nothing, send)
+    assert (b"x-request-id", b"mine") in sent[0]["headers"]
 
 
 # --- errors
