@@ -11,10 +11,14 @@ from errors import LuminaError
 from graphs.goals import GoalFile
 from graphs.planner import Situation
 from graphs.search import NoPlan, plan
-from memory.buckets import Bucket, TokenBuckets
+from memory.buckets import MINUTE_US, Bucket, TokenBuckets
 
 UNKNOWN_TOPIC = "?"
 """Stands for a topic that the run has yet to find."""
+
+
+class InvalidLimit(LuminaError):
+    """A rate limit that is none."""
 
 
 class RateLimited(LuminaError):
@@ -28,7 +32,7 @@ class RateLimited(LuminaError):
         self.retry_after_s = buckets[self.agent].retry_after_us / 1e6
         limit = buckets[self.agent].limit
         super().__init__(
-            f"{owner} may have {self.agent} run {limit} times a minute and has done so; "
+            f"{owner} may have {self.agent} run {limit} times a minute, and not enough of that is left; "
             f"try again in {self.retry_after_s:.1f} s, or queue it as a task (POST /tasks), which waits"
         )
 
@@ -58,10 +62,15 @@ def limits_of(registry: Registry, overrides: Mapping[str, int]) -> dict[str, int
 
     Raises:
         UnknownAgent: an override names none of these agents.
+        InvalidLimit: a number that no bucket can have.
     """
     own = {name: spec.runs_per_minute for name, spec in registry.items()}
     own |= {registry[name].name: limit for name, limit in overrides.items()}
-    return {name: limit for name, limit in own.items() if limit is not None}
+    limits = {name: limit for name, limit in own.items() if limit is not None}
+    for name, limit in limits.items():
+        if not 1 <= limit <= MINUTE_US:
+            raise InvalidLimit(f"agent «{name}» has a limit of {limit} runs a minute; accepted: 1 or more, or None")
+    return limits
 
 
 def demand_of(goals: GoalFile, situation: Situation) -> Demand:

@@ -14,7 +14,7 @@ import pytest
 
 from agents.spec import RunRequest, discover
 from graphs.application import load_application
-from graphs.limits import RateLimited, RateLimits, limits_of
+from graphs.limits import InvalidLimit, RateLimited, RateLimits, limits_of
 from graphs.runs import Runner, new_task_id
 from graphs.tasks import take_tasks
 from memory.buckets import TokenBuckets
@@ -51,6 +51,8 @@ def test_the_agents_of_lumina_have_the_limits_of_their_specs() -> None:
     assert limits_of(discover(), {}) == {"crawl": 5, "summarise": 10, "qa": 20}
     assert limits_of(discover(), {"qa": 7, "orchestrator": 9})["qa"] == 7
     assert limits_of(discover(), {"orchestrator": 9})["orchestrator"] == 9
+    with pytest.raises(InvalidLimit, match="«qa» has a limit of 0"):
+        limits_of(discover(), {"qa": 0})
 
 
 def test_agents_of_another_application_are_limited_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
