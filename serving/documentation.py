@@ -16,6 +16,13 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
+from errors import LuminaError
+
+
+class DocsMissing(LuminaError):
+    """The package that carries Swagger UI is not installed."""
+
+
 PROBLEM = {
     "title": "Problem",
     "description": "What went wrong and what is accepted (RFC 9457). A kind of error may have members of its own.",
@@ -123,5 +130,5 @@ def _swagger_files() -> Path:
     """Where the package ``fastapi-swagger`` has Swagger UI; none of its code is run."""
     spec = find_spec("fastapi_swagger")
     if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("fastapi-swagger is not installed; run `make install`")
+        raise DocsMissing("fastapi-swagger is not installed, and /docs needs its files; install as the README says")
     return Path(spec.origin).parent / "resources"
