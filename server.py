@@ -12,13 +12,17 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
-from fastapi.middleware.cors import CORSMiddleware
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Receive, Scope, Send
 
 import services
 from errors import LuminaError
 from graphs.runs import Runner
-from serving import console, events, health, masterchat, metrics, planner, problems, tasks
+from serving import console, documentation, events, health, masterchat, metrics, planner, problems, tasks
+from serving.bodies import MAX_HEADER_BYTES, RequestLimits
+from serving.guards import Hosts, Origins
+from serving.headers import EXPOSED, AnswerHeaders
 from serving.http_metrics import CountRequests, HttpMetrics
 from settings import DEFAULT_OWNER, InvalidSettings, Settings, is_loopback
 
@@ -33,12 +37,13 @@ class PortTaken(LuminaError):
 Opener = Callable[[Settings], AbstractAsyncContextManager[Runner]]
 
 
-def create_app(settings: Settings, *, open_runner: Opener = services.open_runner) -> FastAPI:
+def create_app(settings: Settings, *, open_runner: Opener = services.open_runner, host: str | None = None) -> FastAPI:
     """The application on these settings; services open with its lifespan.
 
     Args:
         settings: Which services, and where.
         open_runner: Opens them; another one may hand in models or sources of its own.
+        host: The address that it is bound to. Without keys, requests for any other name are refused then.
     """
 
     http_metrics = HttpMetrics()
@@ -56,13 +61,17 @@ def create_app(settings: Settings, *, open_runner: Opener = services.open_runner
                 "figures": metrics.FiguresReader(runner, queue),
             }
 
-    app = FastAPI(title="Lumina", version="0.1.0", summary="Answers that can be traced.", lifespan=lifespan)
-    if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"]
-        )
-    app.add_middleware(CountRequests, metrics=http_metrics)
+    app = FastAPI(
+        title="Lumina",
+        version="0.1.0",
+        summary="Answers that can be traced.",
+        lifespan=lifespan,
+        middleware=_middleware(settings, host, http_metrics),
+        docs_url=None,
+        redoc_url=None,
+    )
     problems.install(app)
+    documentation.install(app, with_keys=bool(settings.api_keys()))
     app.include_router(health.router)
     app.include_router(metrics.router)
     app.include_router(masterchat.router)
@@ -71,6 +80,20 @@ def create_app(settings: Settings, *, open_runner: Opener = services.open_runner
     app.include_router(tasks.router)
     console.install(app)
     return app
+
+
+def _middleware(settings: Settings, host: str | None, http_metrics: HttpMetrics) -> list[Middleware]:
+    """What every request passes through, from the outside to the inside."""
+    passed = [Middleware(AnswerHeaders), Middleware(CountRequests, metrics=http_metrics)]
+    if settings.cors_origins:
+        cors: dict[str, Any] = {"allow_methods": ["*"], "allow_headers": ["*"], "expose_headers": EXPOSED}
+        passed.append(Middleware(CORSMiddleware, allow_origins=settings.cors_origins, **cors))
+    passed.append(Middleware(problems.Faults))
+    if not settings.api_keys():
+        if host is not None:
+            passed.append(Middleware(Hosts, names=[host]))
+        passed.append(Middleware(Origins, allowed=settings.cors_origins))
+    return [*passed, Middleware(RequestLimits, max_body_bytes=settings.max_body_bytes)]
 
 
 def address_file(data_dir: Path) -> Path:
@@ -89,7 +112,7 @@ async def serve(settings: Settings, *, host: str, port: int) -> bool:
         raise InvalidSettings(
             f"--host {host} can be reached from elsewhere: set LUMINA_API_KEYS first, or serve on 127.0.0.1"
         )
-    app = create_app(settings)
+    app = create_app(settings, host=host)
     async with app.router.lifespan_context(app) as state:  # not uvicorn's: its start-up errors come as traces
         config = uvicorn.Config(
             _with_state(app, dict(state or {})),
@@ -98,6 +121,8 @@ async def serve(settings: Settings, *, host: str, port: int) -> bool:
             lifespan="off",
             log_level="warning",
             timeout_graceful_shutdown=STOP_S,
+            server_header=False,
+            h11_max_incomplete_event_size=2 * MAX_HEADER_BYTES,
         )
         try:
             await _AnnouncedServer(config, address_file(settings.data_dir)).serve()

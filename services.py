@@ -12,12 +12,14 @@ from redis.asyncio import Redis
 
 from agents.context import Context
 from graphs.application import load_application
+from graphs.limits import RateLimits, limits_of
 from graphs.masterchat import build_masterchat
 from graphs.runs import Runner
 from graphs.scheduler import LOCK_NAME, Scheduler
 from graphs.standing import StandingGoals
 from graphs.tasks import KINDS, take_tasks
 from memory import keys
+from memory.buckets import TokenBuckets
 from memory.checkpoints import RedisSaver
 from memory.consumers import Consumer
 from memory.conversations import Conversations
@@ -80,6 +82,7 @@ async def open_runner(
     """
     registry, goals = load_application(settings.goal_file)
     prices = PriceTable(read_prices(settings.llm_prices) if settings.llm_prices else None)
+    per_minute = limits_of(registry, settings.rate_limit_overrides(registry))
     async with AsyncExitStack() as stack:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         if source is None:
@@ -123,7 +126,7 @@ async def open_runner(
         )
         await stack.enter_async_context(_background(jobs))
         graph = build_masterchat(registry, goals, checkpoints=context.checkpoints)
-        yield Runner(graph, goals, context, registry)
+        yield Runner(graph, goals, context, registry, RateLimits(TokenBuckets(redis), per_minute))
 
 
 @asynccontextmanager

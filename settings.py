@@ -9,6 +9,7 @@ from __future__ import annotations
 import getpass
 import re
 import socket
+from collections.abc import Iterable
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -23,6 +24,11 @@ ROOT = Path(__file__).resolve().parent
 
 DEFAULT_OWNER = "local"
 """Whose conversations, tasks and passages they are when no API keys are set."""
+
+
+OWNER_PATTERN = r"[^\s{}:,\x00-\x20\x7f-\xa0]{1,64}"
+MOST_A_MINUTE = 1_000_000
+"""The largest rate limit: buckets count in microseconds."""
 
 
 class InvalidSettings(LuminaError):
@@ -74,11 +80,16 @@ class Settings(BaseSettings):
     """Crawls that one owner may start a minute."""
     summarise_rate_limit: int = 10
     qa_rate_limit: int = 20
+    rate_limits: Annotated[dict[str, int], NoDecode] = {}
+    """The same for any agent by its name: ``agent=number``, several separated by commas. What is set beats what the
+    agent's own spec says; the three above beat this."""
 
     plan_cron: str = "*/15 * * * *"
     """When the standing goals are looked at (five cron fields, UTC)."""
     lumina_api_keys: SecretStr | None = None
     """``key`` or ``owner:key``, several separated by commas; unset: loopback only."""
+    max_body_bytes: int = Field(default=1_000_000, ge=1)
+    """The largest body of a request that is taken in."""
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins that a browser may call from, separated by commas."""
     ws_port: int = Field(default=8100, ge=1, le=65535)
@@ -91,15 +102,40 @@ class Settings(BaseSettings):
     @field_validator("crawl_rate_limit", "summarise_rate_limit", "qa_rate_limit", mode="before")
     @classmethod
     def _per_minute(cls, value: Any) -> Any:
-        match = re.fullmatch(r"\s*(\d+)\s*(?:/\s*(?:m|min|minute))?\s*", str(value))
-        if not match or int(match[1]) < 1:
-            raise ValueError("accepted: a whole number of at least 1, such as 5 or 5/minute")
-        return int(match[1])
+        return _read_limit(str(value))
+
+    @field_validator("rate_limits", mode="before")
+    @classmethod
+    def _per_minute_by_agent(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        parts = [part.split("=") for part in value.split(",") if part.strip()]
+        if any(len(part) != 2 or not part[0].strip() for part in parts):
+            raise ValueError("accepted: agent=number, several separated by commas, such as cook=3, waiter=30/minute")
+        return {name.strip(): _read_limit(limit) for name, limit in parts}
 
     @field_validator("cors_origins", mode="before")
     @classmethod
     def _origins(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        origins = tuple(part.strip().rstrip("/") for part in value.split(",") if part.strip())
+        if not all(re.fullmatch(r"\*|https?://[^/\s*]+", origin) for origin in origins):
+            raise ValueError("accepted: origins such as https://example.org or http://localhost:3000, or * for any")
+        return origins
+
+    @field_validator("lumina_api_keys")
+    @classmethod
+    def _keys_and_owners(cls, value: SecretStr | None) -> SecretStr | None:
+        pairs = _read_keys(value)
+        if any(not re.fullmatch(OWNER_PATTERN, owner) for owner, _ in pairs):
+            # Braces would break the hash tags of Redis keys, which keep what is one owner's together on a cluster.
+            raise ValueError("an owner is 1 to 64 printable characters without spaces, commas, colons or braces {}")
+        if any(not re.fullmatch(r"[!-~]+", key) for _, key in pairs):
+            raise ValueError("a key is not empty, and of printable ASCII without spaces; accepted: key or owner:key")
+        if len({key for _, key in pairs}) < len(pairs):
+            raise ValueError("a key stands there twice; each key belongs to one owner")
+        return value
 
     @field_validator("redis_url")
     @classmethod
@@ -148,10 +184,36 @@ class Settings(BaseSettings):
 
     def api_keys(self) -> dict[str, str]:
         """Key → the owner it stands for; empty when no keys are set."""
-        text = self.lumina_api_keys.get_secret_value() if self.lumina_api_keys else ""
-        pairs = [part.strip() for part in text.split(",") if part.strip()]
-        named = [pair.split(":", 1) if ":" in pair else [DEFAULT_OWNER, pair] for pair in pairs]
-        return {key: owner for owner, key in named}
+        return {key: owner for owner, key in _read_keys(self.lumina_api_keys)}
+
+    def rate_limit_overrides(self, agents: Iterable[str]) -> dict[str, int]:
+        """Agent → runs a minute, of those that somebody has set; the rest follow their agents' own specs.
+
+        Raises:
+            InvalidSettings: RATE_LIMITS names an agent that is not there.
+        """
+        known = list(agents)
+        if unknown := sorted(set(self.rate_limits) - set(known)):
+            raise InvalidSettings(f"RATE_LIMITS={unknown[0]}=…: no such agent; there are: {', '.join(known)}")
+        named = {"crawl": "crawl_rate_limit", "summarise": "summarise_rate_limit", "qa": "qa_rate_limit"}
+        chosen = {agent: getattr(self, name) for agent, name in named.items() if name in self.model_fields_set}
+        return {**self.rate_limits, **{agent: limit for agent, limit in chosen.items() if agent in known}}
+
+
+def _read_limit(text: str) -> int:
+    match = re.fullmatch(r"\s*(\d{1,9})\s*(?:/\s*(?:m|min|minute))?\s*", text)
+    if not match or not 1 <= int(match[1]) <= MOST_A_MINUTE:
+        raise ValueError(f"accepted: a whole number from 1 to {MOST_A_MINUTE}, such as 5 or 5/minute")
+    return int(match[1])
+
+
+def _read_keys(value: SecretStr | None) -> list[tuple[str, str]]:
+    text = value.get_secret_value() if value else ""
+    found = []
+    for part in filter(None, map(str.strip, text.split(","))):
+        owner, separator, key = part.partition(":")
+        found.append((owner.strip(), key.strip()) if separator else (DEFAULT_OWNER, part))
+    return found
 
 
 def load_settings(**overrides: Any) -> Settings:

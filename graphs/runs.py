@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -15,6 +15,7 @@ from agents.spec import Registry, RunRequest, RunView
 from errors import LuminaError
 from graphs.costs import costs_of_instances, read_costs
 from graphs.goals import GoalFile
+from graphs.limits import Admission, RateLimits, demand_of
 from graphs.masterchat import Graph, check_facts, recursion_limit
 from graphs.planner import Decision, Situation, decide
 from graphs.state import RunInput
@@ -50,6 +51,8 @@ class Runner:
     goals: GoalFile
     context: Context
     registry: Registry
+    limits: RateLimits | None = None
+    """None: nobody is limited."""
 
     def validate(self, request: RunRequest) -> None:
         """Say what is wrong with a request before anything starts.
@@ -83,12 +86,32 @@ class Runner:
         """What would be done for a request; see ``situation``."""
         return decide(self.goals, await self.situation(request))
 
-    async def stream(self, request: RunRequest | None, task_id: str) -> AsyncGenerator[RunEvent, None]:
+    async def admit(self, request: RunRequest) -> Admission:
+        """Take the tokens of the agents that the plan of a request uses, all or none.
+
+        Raises:
+            InvalidRequest: see ``validate``.
+            RateLimited: a token is not there.
+        """
+        self.validate(request)
+        if self.limits is None:
+            return Admission({}, {})
+        return await self.limits.admit(request.owner, demand_of(self.goals, await self.situation(request)))
+
+    async def has_begun(self, task_id: str) -> bool:
+        """Whether a run with this id has left a checkpoint to go on from."""
+        return bool((await self.graph.aget_state({"configurable": {"thread_id": task_id}})).values)
+
+    async def stream(
+        self, request: RunRequest | None, task_id: str, *, paid: Mapping[str, int] | None = None
+    ) -> AsyncGenerator[RunEvent, None]:
         """Run a task and tell what happens; a task that was interrupted goes on from its last checkpoint.
 
         Args:
             request: What is asked. None: go on with what the task was started with.
             task_id: The thread of the checkpoints. A finished task gives its ``done`` again.
+            paid: What ``admit`` took for the run. Where its agents turn out to have more to do, their buckets are
+                charged for it, so that what could not be foreseen delays the next request.
 
         Raises:
             InvalidRequest: see ``validate``; also when there is nothing to go on with.
@@ -113,11 +136,25 @@ class Runner:
             if start is None:
                 yield RunEvent("progress", {"agent": "planner", "text": f"going on with task {task_id}"})
             stream = self.graph.astream(start, config, context=self.context, stream_mode="custom", durability="sync")
+            owner = request.owner if request is not None else str(stored and stored["owner"])
+            worked: dict[str, set[str]] = {}
             async with aclosing(cast(AsyncGenerator[dict[str, Any], None], stream)) as chunks:
                 async for chunk in chunks:
                     data = dict(chunk)
+                    if paid is not None and data["kind"] == "agent" and data["state"] == "start":
+                        await self._charge(owner, data["agent"], data["goal"], worked, paid)
                     yield RunEvent(data.pop("kind"), data)
         yield RunEvent("done", done(task_id, (await self.graph.aget_state(config)).values))
+
+    async def _charge(
+        self, owner: str, agent: str, goal: str, worked: dict[str, set[str]], paid: Mapping[str, int]
+    ) -> None:
+        """Charge for a goal that comes new to ``worked`` (agent → goals) and goes beyond what was paid."""
+        goals = worked.setdefault(agent, set())
+        if goal not in goals:
+            goals.add(goal)
+            if self.limits is not None and len(goals) > paid.get(agent, 0):
+                await self.limits.charge(owner, agent)
 
 
 def done(task_id: str, values: dict[str, Any]) -> dict[str, Any]:

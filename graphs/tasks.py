@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from agents.spec import RunRequest
 from errors import LuminaError
+from graphs.limits import RateLimited
 from graphs.runs import InvalidRequest, RunExists, Runner
 from memory.leases import Lease, LeaseLost, TaskCancelled, hold
 from memory.streams import Event
@@ -84,10 +85,12 @@ async def _run_graph(runner: Runner, lease: Lease) -> dict[str, Any]:
     """Run the graph from the task's last checkpoint, or from the start."""
     task = lease.task
     request = request_of(task.kind, task.payload, task.owner)
+    # What was begun has its tokens; should it be begun again after a failure, it needs new ones.
+    paid = None if await runner.has_begun(task.id) else (await runner.admit(request)).paid
     outcome: dict[str, Any] = {}
     latest: dict[str, Any] | None = None
     told = 0.0
-    async with contextlib.aclosing(runner.stream(request, task.id)) as events:
+    async with contextlib.aclosing(runner.stream(request, task.id, paid=paid)) as events:
         async for event in events:
             if event.kind in ("progress", "agent"):
                 latest = event.data
@@ -201,6 +204,8 @@ async def run_task(runner: Runner, lease: Lease) -> None:
     except (LeaseLost, TaskCancelled) as error:
         logger.info("{}", error)
         return
+    except RateLimited as error:
+        fail = partial(lease.postpone, error.retry_after_s, str(error))
     except (RedisError, OSError):
         raise
     except (InvalidTask, InvalidRequest, RunExists) as error:

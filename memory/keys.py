@@ -57,7 +57,8 @@ def dead_letters(stream: str) -> str:
 
 # The task queue keeps its own keys under the hash tag {tasks/v1}, beside the stream itself: task:<id> (hash),
 # seq (counter), idem:<sha256> (task id), all, owner:<owner> and status:<status> (sorted by seq), finished, leases
-# and delayed (sorted by time), parked:<kind> (list), outbox:<stream> (stream, only on a cluster).
+# and delayed (sorted by time), parked:<kind> (list), line:<kind>:<owner> (list) and lines:<kind> (owners by time),
+# outbox:<stream> (stream, only on a cluster).
 TASKS_ROOT = "{tasks/v1}:"
 """Prefix of every key of the task queue."""
 
@@ -122,3 +123,8 @@ def lock(name: str) -> tuple[str, str, str]:
     """The token of who holds a lock (expires), the last token given (counter), and what its holders wrote (hash)."""
     root = f"{{lumina:lock:{name}}}"
     return f"{root}:held", f"{root}:fence", f"{root}:state"
+
+
+def rate_limit(owner: str, agent: str) -> str:
+    """Number: when an owner's token bucket for an agent is full again (microseconds since the epoch); expires then."""
+    return f"lumina:{{{owner}}}:rate_limit:{agent}"

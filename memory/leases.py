@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import random
 import time
 from collections.abc import AsyncIterator
@@ -78,6 +79,13 @@ class Lease:
     async def release(self) -> None:
         """Give the task back unharmed, for a worker that stops: at once, and the attempt does not count."""
         await self._write("release")
+
+    async def postpone(self, delay_s: float, why: str) -> None:
+        """Give the task back unharmed because its owner must wait: the attempt does not count.
+
+        Tasks of the same owner and kind wait in line behind it; those of others are handed out as before.
+        """
+        await self._write("postpone", max(math.ceil(delay_s * 1000), 1), to_json(why[:MAX_ERROR_CHARS]))
 
     @property
     def _lease_ms(self) -> int:

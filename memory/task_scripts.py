@@ -43,6 +43,13 @@ local function finish(id, status)
   move(id, status)
 end
 
+-- Tasks of one owner and kind that wait for leave to run, in order, and the kinds' owners by when to look again.
+local function line(kind, owner) return root .. 'line:' .. kind .. ':' .. owner end
+local function lines(kind) return root .. 'lines:' .. kind end
+local function shorten(kind, owner)
+  if redis.call('EXISTS', line(kind, owner)) == 0 then redis.call('ZREM', lines(kind), owner) end
+end
+
 local function requeue(id)
   settle(id)
   move(id, 'queued')
@@ -138,14 +145,22 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', root .. 'leases', '-inf', text(n
 end
 for kind in pairs(mine) do
   local id = redis.call('LPOP', root .. 'parked:' .. kind)
+  local owner = not id and redis.call('ZRANGEBYSCORE', lines(kind), '-inf', text(now), 'LIMIT', 0, 1)[1]
+  if owner then
+    id = redis.call('LPOP', line(kind, owner))
+    redis.call('ZADD', lines(kind), text(now), owner)
+    shorten(kind, owner)
+  end
   if id then return take(id) end
 end
 for _ = 1, 100 do
   local reply = redis.call('XREADGROUP', 'GROUP', GROUP, worker, 'COUNT', 1, 'STREAMS', TASKS, '>')
   if not reply then
     local due = 0
-    for _, line in ipairs({'delayed', 'leases'}) do
-      local first = redis.call('ZRANGE', root .. line, 0, 0, 'WITHSCORES')[2]
+    local waiting = {root .. 'delayed', root .. 'leases'}
+    for kind in pairs(mine) do waiting[#waiting + 1] = lines(kind) end
+    for _, key in ipairs(waiting) do
+      local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]
       if first and (due == 0 or tonumber(first) < due) then due = tonumber(first) end
     end
     local last = '0-0'
@@ -156,7 +171,7 @@ for _ = 1, 100 do
   local entry, fields = reply[1][2][1][1], reply[1][2][1][2]
   local id
   for i = 1, #fields, 2 do if fields[i] == 'task_id' then id = fields[i + 1] end end
-  local f = id and redis.call('HMGET', task(id), 'status', 'entry', 'kind') or {false}
+  local f = id and redis.call('HMGET', task(id), 'status', 'entry', 'kind', 'owner') or {false}
   if not f[1] then
     -- Somebody else's entry: kept where it can be looked at, out of the way of the others.
     redis.call('XADD', DEAD, '*', 'type', 'error', 'ts', text(now), 'agent', worker, 'task_id', id or '', 'data',
@@ -164,6 +179,9 @@ for _ = 1, 100 do
     redis.call('XACK', TASKS, GROUP, entry)
   elseif f[1] ~= 'queued' or f[2] ~= entry then
     redis.call('XACK', TASKS, GROUP, entry)
+  elseif redis.call('ZSCORE', lines(f[3]), f[4]) then
+    redis.call('RPUSH', line(f[3], f[4]), id)
+    give(entry, 'parked')
   elseif mine[f[3]] then
     return take(id)
   else
@@ -242,15 +260,38 @@ return ''
 )
 """ARGV: id, fence. Gives a running task back as if it had not been claimed. Returns '' or why not."""
 
+POSTPONE = (
+    _COMMON
+    + """
+local id, fence, delay_ms, why = unpack(ARGV)
+local no = denied(id, fence)
+if no ~= '' then return no end
+redis.call('HINCRBY', task(id), 'attempts', -1)
+redis.call('HINCRBY', task(id), 'fence', 1)
+redis.call('ZREM', root .. 'leases', id)
+local f = redis.call('HMGET', task(id), 'kind', 'owner', 'entry')
+redis.call('XCLAIM', TASKS, GROUP, 'parked', 0, f[3], 'JUSTID')
+redis.call('LPUSH', line(f[1], f[2]), id)
+redis.call('ZADD', lines(f[1]), text(now + tonumber(delay_ms)), f[2])
+move(id, 'queued')
+emit(EVENTS, 'task.retry', id, '"waits_ms":' .. delay_ms .. ',"why":' .. why)
+return ''
+"""
+)
+"""ARGV: id, fence, delay in ms, why (JSON string). Puts a running task at the head of the line of its owner and kind,
+as if it had not been claimed; nobody of that line is handed out before the delay is over. Returns '' or why not."""
+
 CANCEL = (
     _COMMON
     + """
 local id = ARGV[1]
-local f = redis.call('HMGET', task(id), 'status', 'kind')
+local f = redis.call('HMGET', task(id), 'status', 'kind', 'owner')
 if not f[1] then return 0 end
 if f[1] == 'queued' or f[1] == 'retrying' or f[1] == 'running' then
   redis.call('HINCRBY', task(id), 'fence', 1)
   redis.call('LREM', root .. 'parked:' .. f[2], 0, id)
+  redis.call('LREM', line(f[2], f[3]), 0, id)
+  shorten(f[2], f[3])
   finish(id, 'cancelled')
   emit(EVENTS, 'task.cancel', id)
 end

@@ -71,7 +71,7 @@ class TaskQueue:
         self._keys = [keys.TASKS_STREAM, *(self._outboxes or targets)]
         self._scripts = {
             name: redis.register_script(getattr(task_scripts, name.upper()))
-            for name in ("submit", "claim", "renew", "complete", "fail", "release", "cancel", "retry", "prune")
+            for name in "submit claim renew complete fail release postpone cancel retry prune".split()
         }
         self._relay = redis.register_script(task_scripts.RELAY)
         self._leave = redis.register_script(LEAVE)

@@ -6,7 +6,17 @@ import hmac
 from collections.abc import Mapping
 from typing import Annotated
 
-from fastapi import Depends, HTTPException, Request
+from fastapi import Depends, HTTPException, Request, Security
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+
+_Bearer = Annotated[
+    HTTPAuthorizationCredentials | None,
+    Security(HTTPBearer(auto_error=False, scheme_name="bearer", description="A key of LUMINA_API_KEYS.")),
+]
+_ApiKey = Annotated[
+    str | None,
+    Security(APIKeyHeader(name="X-API-Key", auto_error=False, scheme_name="key", description="The same key.")),
+]
 
 
 def find_owner(keys: Mapping[str, str], given: str) -> str | None:
@@ -18,20 +28,28 @@ def find_owner(keys: Mapping[str, str], given: str) -> str | None:
     return owner
 
 
-async def _owner(request: Request) -> str:
+async def _caller(request: Request, bearer: _Bearer, api_key: _ApiKey) -> str | None:
     keys: Mapping[str, str] = request.state.api_keys
     if not keys:
         return str(request.state.default_owner)
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    given = token.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
-    owner = find_owner(keys, given) if given else None
+    given = bearer.credentials.strip() if bearer else api_key or ""
+    return find_owner(keys, given) if given else None
+
+
+Caller = Annotated[str | None, Depends(_caller)]
+"""The owner that the request's key stands for, None without a valid one; for routes that need no key."""
+
+
+async def _owner(request: Request, owner: Caller) -> str:
     if owner is None:
-        what = "this key is not known" if given else "a key is needed"
+        sent = "authorization" in request.headers or "x-api-key" in request.headers
+        what = "this key is not known" if sent else "a key is needed"
         raise HTTPException(
             401,
             f"{what}; send it as «Authorization: Bearer …» or «X-API-Key: …»",
             headers={"WWW-Authenticate": "Bearer"},
         )
+    request.state.owner = owner  # for the log
     return owner
 
 

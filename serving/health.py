@@ -11,9 +11,12 @@ from redis.exceptions import RedisError
 
 from agents.context import Context
 from errors import LuminaError
+from graphs.runs import Runner
 from graphs.scheduler import Scheduler
 from memory.redis_server import check_redis
+from serving.auth import Caller
 from serving.dependencies import OpenRunner, OptionalScheduler
+from serving.limits import states
 
 router = APIRouter(tags=["health"])
 
@@ -22,9 +25,13 @@ CHECK_TIMEOUT_S = 3.0
 
 
 @router.get("/health")
-async def health(runner: OpenRunner, scheduler: OptionalScheduler) -> dict[str, Any]:
-    """``ok`` for each service, or why not; ``status`` is ``degraded`` when one is down."""
-    return await look_at(runner.context, scheduler)
+async def health(runner: OpenRunner, scheduler: OptionalScheduler, owner: Caller) -> dict[str, Any]:
+    """``ok`` for each service, or why not; ``status`` is ``degraded`` when one is down.
+
+    ``rate_limits`` says for each limited agent how many runs the caller has left.
+    """
+    body, (_, limits) = await asyncio.gather(look_at(runner.context, scheduler), _look(_limits(runner, owner)))
+    return {**body, "rate_limits": limits}
 
 
 async def look_at(context: Context, scheduler: Scheduler | None = None) -> dict[str, Any]:
@@ -56,6 +63,10 @@ async def _look(check: Awaitable[dict[str, Any]]) -> tuple[str, dict[str, Any]]:
         return f"no answer within {CHECK_TIMEOUT_S:g} s", {}
     except (LuminaError, RedisError, OSError) as error:
         return str(error), {}
+
+
+async def _limits(runner: Runner, owner: str | None) -> dict[str, Any]:
+    return states(await runner.limits.look(owner)) if runner.limits and owner is not None else {}
 
 
 async def _vectors(context: Context) -> dict[str, Any]:

@@ -1,9 +1,10 @@
-"""Counts the requests of one process: how many, how they ended, how long they took."""
+"""Counts the requests of one process and logs each: how it ended, how long it took."""
 
 from __future__ import annotations
 
 import time
 
+from loguru import logger
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -32,8 +33,12 @@ class HttpMetrics:
         )
 
 
+QUIET = frozenset({"/health", "/metrics", "/metrics/summary"})
+"""Routes that machines ask all day: logged at DEBUG."""
+
+
 class CountRequests:
-    """ASGI middleware that counts requests by the route's template, never by the path itself."""
+    """ASGI middleware that counts and logs requests by the route's template, never by the path itself."""
 
     def __init__(self, app: ASGIApp, metrics: HttpMetrics) -> None:
         self._app, self._metrics = app, metrics
@@ -57,9 +62,14 @@ class CountRequests:
             status = 500 if status == CLIENT_LEFT else status
             raise
         finally:
-            labels = _labels(scope)
-            self._metrics.requests.labels(*labels, str(status)).inc()
-            self._metrics.seconds.labels(*labels).observe(answered_s or time.perf_counter() - began)
+            whole_s = time.perf_counter() - began
+            route, method = _labels(scope)
+            self._metrics.requests.labels(route, method, str(status)).inc()
+            self._metrics.seconds.labels(route, method).observe(answered_s or whole_s)
+            level = "DEBUG" if route in QUIET and status < 500 else "INFO"
+            facts = {"method": method, "route": route, "status": status, "seconds": round(whole_s, 4)}
+            owner = scope.get("state", {}).get("owner")
+            logger.bind(**facts, owner=owner).log(level, "{} {} {} {:.0f} ms", method, route, status, whole_s * 1000)
 
 
 def _labels(scope: Scope) -> tuple[str, str]:

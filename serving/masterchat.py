@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header
+from fastapi import APIRouter, Header, Request
 from fastapi.sse import format_sse_event
 from loguru import logger
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,7 +20,8 @@ from graphs.runs import RunEvent, Runner, new_task_id
 from memory.conversations import Message
 from serving.auth import Owner
 from serving.dependencies import OpenRunner
-from serving.problems import problem, status_of
+from serving.limits import admit
+from serving.problems import INTERNAL, problem, status_of
 
 router = APIRouter(prefix="/masterchat", tags=["masterchat"])
 
@@ -57,7 +58,7 @@ class ChatResponse(BaseModel):
 
 @router.post("/chat", response_model=ChatResponse, responses={200: {"content": {"text/event-stream": {}}}})
 async def chat(
-    body: ChatRequest, owner: Owner, runner: OpenRunner, accept: Annotated[str, Header()] = "*/*"
+    body: ChatRequest, http: Request, owner: Owner, runner: OpenRunner, accept: Annotated[str, Header()] = "*/*"
 ) -> Response:
     """Route a message by its intent and run the graph.
 
@@ -74,14 +75,16 @@ async def chat(
         hops=body.hops,
         max_nodes=body.max_nodes,
         owner=owner,
-        conversation_id=await open_conversation(runner, owner, body.conversation_id),
+        conversation_id=await open_conversation(runner, owner, body.conversation_id) if body.conversation_id else None,
     )
-    runner.validate(request)
+    paid = await admit(http, request)
+    if request.conversation_id is None:  # not before: who is refused shall find no empty conversation
+        request = request.model_copy(update={"conversation_id": await open_conversation(runner, owner, None)})
     task_id = new_task_id()
     if body.stream if body.stream is not None else "text/event-stream" in accept:
-        events = _sse(_turn(runner, request, task_id))
+        events = _sse(_turn(runner, request, task_id, paid))
         return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
-    async for event in _turn(runner, request, task_id):
+    async for event in _turn(runner, request, task_id, paid):
         if event.kind == "done":
             answer = _response(request, event.data)
             failed = answer.outcome is not None and answer.outcome["status"] == "failed"
@@ -101,12 +104,14 @@ async def open_conversation(runner: Runner, owner: str, conversation_id: str | N
     return (await conversations.get(owner, conversation_id)).id
 
 
-async def _turn(runner: Runner, request: RunRequest, task_id: str) -> AsyncGenerator[RunEvent, None]:
+async def _turn(
+    runner: Runner, request: RunRequest, task_id: str, paid: Mapping[str, int]
+) -> AsyncGenerator[RunEvent, None]:
     """A run, with both sides of it kept in the conversation."""
     conversations, id_ = runner.context.conversations, request.conversation_id or ""
     asked = Message("user", request.message)
     await conversations.append(request.owner, id_, [asked], idempotency_key=f"{task_id}:user")
-    async with aclosing(runner.stream(request, task_id)) as events:
+    async with aclosing(runner.stream(request, task_id, paid=paid)) as events:
         async for event in events:
             if event.kind == "done":
                 said = _response(request, event.data)
@@ -152,8 +157,7 @@ async def _sse(events: AsyncGenerator[RunEvent, None]) -> AsyncGenerator[bytes, 
         yield _event("error", data, number + 1)
     except Exception as error:  # the response has begun: the client must hear of it, without a trace
         logger.opt(exception=error).error("a streamed run failed")
-        detail = "something went wrong here; the log has the details"
-        yield _event("error", {"title": "Internal error", "detail": detail, "status": 500}, number + 1)
+        yield _event("error", {"title": "Internal error", "detail": INTERNAL, "status": 500}, number + 1)
 
 
 def _event(kind: str, data: dict[str, Any], number: int) -> bytes:

@@ -44,6 +44,18 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
         ("PLAN_CRON", "0 0 30 2 *", ["PLAN_CRON", "30 2", "a date that comes"]),
         ("PLAN_CRON", "R * * * *", ["PLAN_CRON", "five cron fields"]),
         ("CRAWL_RATE_LIMIT", "lots", ["CRAWL_RATE_LIMIT", "lots", "5/minute"]),
+        ("CRAWL_RATE_LIMIT", "0", ["CRAWL_RATE_LIMIT", "0", "from 1"]),
+        ("QA_RATE_LIMIT", "99999999999999", ["QA_RATE_LIMIT", "1000000"]),
+        ("RATE_LIMITS", "cook", ["RATE_LIMITS", "cook=3"]),
+        ("RATE_LIMITS", "cook=many", ["RATE_LIMITS", "many", "whole number"]),
+        ("MAX_BODY_BYTES", "0", ["MAX_BODY_BYTES", "1"]),
+        ("CORS_ORIGINS", "example.org", ["CORS_ORIGINS", "https://example.org"]),
+        ("CORS_ORIGINS", "https://example.org/page", ["CORS_ORIGINS", "origins such as"]),
+        ("LUMINA_API_KEYS", "a{d}a:k1", ["LUMINA_API_KEYS", "braces"]),
+        ("LUMINA_API_KEYS", ":k1", ["LUMINA_API_KEYS", "owner"]),
+        ("LUMINA_API_KEYS", "ada:", ["LUMINA_API_KEYS", "not empty"]),
+        ("LUMINA_API_KEYS", "ada:k1,bob:k1", ["LUMINA_API_KEYS", "twice"]),
+        ("LUMINA_API_KEYS", f"{'a' * 65}:k1", ["LUMINA_API_KEYS", "64"]),
         ("LLM_PROVIDER", "mistral", ["MISTRAL_API_KEY"]),
     ],
 )
@@ -71,6 +83,23 @@ def test_a_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_keys_stand_for_owners(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LUMINA_API_KEYS", "ada:k1, k2")
     assert load_settings().api_keys() == {"k1": "ada", "k2": "local"}
+    monkeypatch.setenv("LUMINA_API_KEYS", "Ada_1@example.org: k1 , łukasz:sk-a:b")
+    assert load_settings().api_keys() == {"k1": "Ada_1@example.org", "sk-a:b": "łukasz"}
+
+
+def test_an_origin_may_end_in_a_slash() -> None:
+    assert load_settings(cors_origins="https://ui.example/, *").cors_origins == ("https://ui.example", "*")
+
+
+def test_only_limits_that_somebody_set_override_those_of_the_agents(monkeypatch: pytest.MonkeyPatch) -> None:
+    agents = ["crawl", "summarise", "qa", "other"]
+    assert load_settings().rate_limit_overrides(agents) == {}
+    monkeypatch.setenv("RATE_LIMITS", "qa=3/minute, other=4")
+    assert load_settings().rate_limit_overrides(agents) == {"qa": 3, "other": 4}
+    monkeypatch.setenv("QA_RATE_LIMIT", "5")
+    assert load_settings().rate_limit_overrides(agents) == {"qa": 5, "other": 4}
+    with pytest.raises(InvalidSettings, match="RATE_LIMITS=other"):
+        load_settings().rate_limit_overrides(agents[:3])
 
 
 def test_the_example_lists_every_variable_with_its_default() -> None:

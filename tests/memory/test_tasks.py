@@ -473,3 +473,64 @@ async def test_trimming_never_takes_an_unfinished_task(redis: Redis, queue: Task
 async def test_an_unknown_task_is_named(queue: TaskQueue, call: str) -> None:
     with pytest.raises(UnknownTask, match="no task nobody"):
         await getattr(queue, call)("nobody")
+
+
+async def test_a_postponed_task_comes_back_after_its_delay_with_all_its_attempts(
+    redis: Redis, queue: TaskQueue
+) -> None:
+    task = await submit(queue)
+    lease = await eventually_claim(queue, "worker-1")
+    await lease.postpone(1.5, "no token")
+    with pytest.raises(LeaseLost):
+        await lease.renew()
+    waiting = await queue.get(task.id)
+    assert (waiting.status, waiting.attempts) == ("queued", 0)
+    assert await queue.claim("worker-1", KINDS) is None
+    again = await eventually_claim(queue, "worker-1")
+    assert (again.task.id, again.task.attempts) == (task.id, 1)
+    await again.complete({})
+    assert (await queue.get(task.id)).status == "complete"
+    assert await events(redis, task.id) == ["task.submit", "task.start", "task.retry", "task.start", "task.complete"]
+
+
+async def test_who_waits_holds_up_those_of_the_same_owner_and_kind_and_nobody_else(queue: TaskQueue) -> None:
+    first, second = await submit(queue), await submit(queue)
+    other = await submit(queue, owner="you")
+    asked = await submit(queue, kind="ask")
+    kinds = ["crawl", "ask"]
+    await (await eventually_claim(queue, "worker-1")).postpone(3, "no token")
+    handed_out = [await queue.claim("worker-1", kinds) for _ in range(3)]
+    assert [lease.task.id if lease else None for lease in handed_out] == [other.id, asked.id, None]
+    in_order = [await eventually_claim(queue, "worker-1") for _ in range(2)]
+    assert [lease.task.id for lease in in_order] == [first.id, second.id]
+
+
+async def test_a_line_of_many_is_tried_once_a_token_and_not_once_a_task(redis: Redis, queue: TaskQueue) -> None:
+    tasks = [await submit(queue) for _ in range(20)]
+    await (await eventually_claim(queue, "worker-1")).postpone(60, "no token")
+    assert await queue.claim("worker-1", KINDS) is None
+    started = [task.id for task in tasks if "task.start" in await events(redis, task.id)]
+    assert started == [tasks[0].id]
+
+
+async def test_a_waiting_task_can_be_cancelled_and_leaves_no_line_behind(redis: Redis, queue: TaskQueue) -> None:
+    task = await submit(queue)
+    await (await eventually_claim(queue, "worker-1")).postpone(3_600, "no token")
+    behind = await submit(queue)
+    assert await queue.claim("worker-1", KINDS) is None
+    for one in (task, behind):
+        assert (await queue.cancel(one.id)).status == "cancelled"
+    assert [key async for key in redis.scan_iter("*:line*")] == []
+    assert (await redis.xpending(keys.TASKS_STREAM, keys.WORKERS_GROUP))["pending"] == 0
+    assert (await eventually_claim(queue, "worker-1") if await submit(queue) else None) is not None
+
+
+async def test_trimming_leaves_a_task_that_waits_in_a_line(redis: Redis, queue: TaskQueue) -> None:
+    first, second = await submit(queue), await submit(queue)
+    await (await eventually_claim(queue, "worker-1")).postpone(1.5, "no token")
+    assert await queue.claim("worker-1", KINDS) is None
+    entries = {entry_id for entry_id, _ in await redis.xrange(keys.TASKS_STREAM)}
+    pending = await redis.xpending_range(keys.TASKS_STREAM, keys.WORKERS_GROUP, "-", "+", 10)
+    assert {one["message_id"] for one in pending} == entries
+    done = [await eventually_claim(queue, "worker-2") for _ in range(2)]
+    assert [lease.task.id for lease in done] == [first.id, second.id]
