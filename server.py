@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 import services
 from errors import LuminaError
 from graphs.runs import Runner
-from serving import console, events, health, masterchat, planner, problems, tasks
+from serving import console, events, health, masterchat, openai, planner, problems, tasks
 from settings import DEFAULT_OWNER, InvalidSettings, Settings, is_loopback
 
 STOP_S = 3
@@ -49,6 +49,7 @@ def create_app(settings: Settings, *, open_runner: Opener = services.open_runner
                 "scheduler": scheduler,
                 "api_keys": settings.api_keys(),
                 "default_owner": DEFAULT_OWNER,
+                "model_alias": settings.ollama_model,
             }
 
     app = FastAPI(title="Lumina", version="0.1.0", summary="Answers that can be traced.", lifespan=lifespan)
@@ -57,6 +58,7 @@ def create_app(settings: Settings, *, open_runner: Opener = services.open_runner
             CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"]
         )
     problems.install(app)
+    openai.install(app)
     app.include_router(health.router)
     app.include_router(masterchat.router)
     app.include_router(planner.router)
