@@ -236,8 +236,13 @@ def _blocks(done: Chunk) -> list[tuple[str, list[Chunk]]]:
     crawls = [f"Read {len(one['titles'])} pages around «{one['title']}»." for one in report.get("crawls", ())]
     if crawls:
         return [("\n".join(crawls), [])]
-    said = json.dumps(report, ensure_ascii=False, indent=1) if report else (done.get("outcome") or {}).get("reason", "")
-    return [(said, [])]
+    outcome = done.get("outcome") or {}
+    if any(value for key, value in report.items() if key != "topics"):  # another application's
+        return [(json.dumps(report, ensure_ascii=False, indent=1), [])]
+    about = f" for {', '.join(report['topics'])}" if report.get("topics") else ""
+    return [
+        (outcome.get("reason") or f"Nothing was left to do{about}: {outcome.get('detail', 'all of it holds')}.", [])
+    ]
 
 
 def _annotations(blocks: list[tuple[str, list[Chunk]]], length: int) -> Iterator[Chunk]:

@@ -44,9 +44,7 @@ class Message(_Wire):
     """A message of a history."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: Annotated[
-        list[Part] | None, BeforeValidator(_as_parts, json_schema_input_type=str | list[Part] | None)
-    ] = None
+    content: Content = None
 
     @property
     def text(self) -> str:

@@ -110,8 +110,14 @@ async def test_the_clients_own_streaming_and_raw_helpers_work(live: Live) -> Non
 
 
 async def test_langchain_invokes_and_streams_with_usage(live: Live) -> None:
-    async with live() as (url, _):
-        model = ChatOpenAI(model="local-model", base_url=f"{url}/v1", api_key=lambda: "any", stream_usage=True)
+    async with live() as (url, _), openai.DefaultAsyncHttpxClient() as http:
+        model = ChatOpenAI(
+            model="local-model",
+            base_url=f"{url}/v1",
+            api_key=lambda: "any",
+            stream_usage=True,
+            http_async_client=http,
+        )
         whole = await model.ainvoke("What is red?")
         pieces = [piece async for piece in model.astream("What is red?")]
     assert whole.text == "Red is a colour."
