@@ -50,7 +50,10 @@ def catalogue(runner: Runner, alias: str) -> dict[str, Model]:
         text = runner.registry[agent].description
         every.append(Model(f"{GRAPH}-{agent}", "graph", GRAPH, text, intent=intent, root=GRAPH))
     every += [model for model in (find_model(runner, name, alias) for name in _names(runner, alias)) if model]
-    return {model.id: model for model in reversed(every)}
+    found: dict[str, Model] = {}
+    for model in every:
+        found.setdefault(model.id, model)
+    return found
 
 
 def resolve(runner: Runner, name: str, alias: str) -> Model:

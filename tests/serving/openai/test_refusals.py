@@ -135,7 +135,10 @@ async def test_models_are_listed_and_retrieved(live: Live) -> None:
             await api.models.retrieve("gpt-9")
         with pytest.raises(openai.NotFoundError, match="There are: POST /v1/chat/completions"):
             await api.responses.create(model="lumina", input="Hello!")
-        with pytest.warns(DeprecationWarning), pytest.raises(openai.NotFoundError, match="Unknown request URL"):
+        with (
+            pytest.warns(DeprecationWarning, match="deprecated"),
+            pytest.raises(openai.NotFoundError, match="Unknown request URL"),
+        ):
             await api.beta.assistants.list()
     ids = [model.id for model in listed]
     assert {"lumina", "lumina-crawl", "lumina-qa", "lumina-summarise", "local-model", "llama3.2", "words"} <= set(ids)
