@@ -19,6 +19,7 @@ import services
 from errors import LuminaError
 from graphs.runs import Runner
 from serving import console, events, health, masterchat, openai, planner, problems, tasks
+from serving.usage_log import UsageLog
 from settings import DEFAULT_OWNER, InvalidSettings, Settings, is_loopback
 
 STOP_S = 3
@@ -42,7 +43,11 @@ def create_app(settings: Settings, *, open_runner: Opener = services.open_runner
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        async with open_runner(settings) as runner, services.open_tasks(runner, settings) as (queue, scheduler):
+        async with (
+            open_runner(settings) as runner,
+            services.open_tasks(runner, settings) as (queue, scheduler),
+            UsageLog(runner.context.streams) as usage_log,
+        ):
             yield {
                 "runner": runner,
                 "tasks": queue,
@@ -50,6 +55,7 @@ def create_app(settings: Settings, *, open_runner: Opener = services.open_runner
                 "api_keys": settings.api_keys(),
                 "default_owner": DEFAULT_OWNER,
                 "model_alias": settings.ollama_model,
+                "usage_log": usage_log,
             }
 
     app = FastAPI(title="Lumina", version="0.1.0", summary="Answers that can be traced.", lifespan=lifespan)

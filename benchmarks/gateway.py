@@ -228,7 +228,8 @@ async def measure(urls: dict[str, str], requests: int, rounds: int) -> list[dict
 
 def show(rows: list[dict[str, Any]]) -> None:
     print(
-        f"\n{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}"
+        f"\n{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, "
+        f"Python {platform.python_version()}"
     )
     print("| server | streamed | together | req/s (min–max) | of the thin proxy (min–max) | first byte ms | of thin |")
     print("|---|---|---|---|---|---|---|")

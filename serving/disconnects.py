@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -26,10 +26,10 @@ class WatchedStream(StreamingResponse):
     """A stream whose source is cancelled when the client goes away, also while it has nothing to say.
 
     Args:
-        after: Awaited when the stream has ended, whichever way, after its last byte was sent.
+        after: Called when the stream has ended, whichever way, after its last byte was sent.
     """
 
-    def __init__(self, *args: Any, after: Callable[[], Awaitable[None]] | None = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, after: Callable[[], None] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._after = after
 
@@ -44,7 +44,7 @@ class WatchedStream(StreamingResponse):
             if close:
                 await close()
             if self._after:
-                await self._after()
+                self._after()
 
 
 async def _race(work: Coroutine[Any, Any, Result], receive: Receive) -> Result:

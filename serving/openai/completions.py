@@ -80,9 +80,8 @@ async def _pass_through(
     if completion.tried:
         headers["X-Lumina-Fallbacks"] = ", ".join(completion.tried)
 
-    async def note() -> None:
-        seconds = time.perf_counter() - started
-        await runner.context.streams.publish([_usage_event(completion, owner, scope, seconds)])
+    def note() -> None:
+        request.state.usage_log.add(_usage_event(completion, owner, scope, time.perf_counter() - started))
 
     if body.get("stream"):
         return WatchedStream(

@@ -14,6 +14,7 @@ import openai
 import pytest
 from langchain_openai import OpenAIEmbeddings
 from openai import AsyncOpenAI, OpenAI
+from pydantic import SecretStr
 
 from graphs.runs import Runner
 
@@ -158,16 +159,16 @@ async def test_embeddings_keep_their_order_in_both_encodings(live: Live) -> None
         one = await api.embeddings.create(model="words", input=texts[1], dimensions=64)
         langchain = OpenAIEmbeddings(
             model="words",
-            base_url=f"{url}/v1",
-            api_key=lambda: "any",
+            openai_api_base=f"{url}/v1",
+            openai_api_key=SecretStr("any"),
             check_embedding_ctx_length=False,
             http_async_client=client,
         )
         vectors = await langchain.aembed_documents(texts)
         expected = await runner.context.embedder.encode(texts)
         async with httpx.AsyncClient(base_url=url) as http:
-            body = {"model": "words", "input": texts[0], "encoding_format": "base64"}
-            raw = (await http.post("/v1/embeddings", json=body)).json()["data"][0]["embedding"]
+            asked = {"model": "words", "input": texts[0], "encoding_format": "base64"}
+            raw = (await http.post("/v1/embeddings", json=asked)).json()["data"][0]["embedding"]
         refusals: list[tuple[dict[str, Any], str | None, str | None]] = [
             ({"input": [[1, 2]]}, "input", "invalid_value"),
             ({"input": [1, 2]}, "input", "invalid_value"),
