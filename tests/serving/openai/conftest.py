@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -190,7 +189,3 @@ async def eventually(condition: Callable[[], Any], timeout_s: float = 10.0) -> A
             if found:
                 return found
             await asyncio.sleep(0.01)
-
-
-with contextlib.suppress(ImportError):  # the client counts its threads on import; not within a test
-    import openai  # noqa: F401

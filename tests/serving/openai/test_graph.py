@@ -17,8 +17,11 @@ from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionMessageParam
 from redis.asyncio import Redis
 
+from graphs.application import load_application
 from graphs.runs import Runner
+from memory.conversations import Conversations
 from memory.histories import Histories
+from serving.openai.catalogue import agent_intents
 from serving.openai.graph import StopCut
 from serving.openai.side_prompts import is_side_prompt
 from serving.openai.wire import Message
@@ -224,27 +227,13 @@ async def test_a_run_that_fails_says_why_and_is_not_repeated(live: Live) -> None
     assert whole.value.code == "run_failed"
 
 
-async def test_agents_of_another_application_are_models_by_themselves(
-    live: Live, tmp_path: Path, lumina: Any, redis: Redis
-) -> None:
-    from agents.spec import Registry
-    from graphs.application import load_application
-    from serving.openai.catalogue import agent_intents
-
-    registry, goals = load_application(KITCHEN)
-    assert isinstance(registry, Registry)
-    assert agent_intents(registry, goals) == {"cook": "dinner"}
-    async with live() as (_, runner):
-        assert agent_intents(runner.registry, runner.goals) == {
-            "crawl": "crawl",
-            "qa": "wiki_qa",
-            "summarise": "summarise",
-        }
+def test_agents_are_models_by_themselves_in_any_application() -> None:
+    shipped = agent_intents(*load_application(KITCHEN.parents[3] / "goal_lattice.yml"))
+    assert shipped == {"crawl": "crawl", "qa": "wiki_qa", "summarise": "summarise"}
+    assert agent_intents(*load_application(KITCHEN)) == {"cook": "dinner"}
 
 
 async def test_only_one_of_many_claims_goes_on_from_a_state(redis: Redis) -> None:
-    from memory.conversations import Conversations
-
     histories, conversations = Histories(redis), Conversations(redis)
     first = await histories.claim("ada", [("user", "a")])
     await conversations.create("ada", conversation_id=first.conversation_id)

@@ -213,8 +213,7 @@ async def test_a_paid_answer_is_put_on_the_budget_and_on_the_log(live: Live, ups
 
 
 async def test_a_call_that_the_budget_does_not_cover_is_refused_and_not_repeated(live: Live, upstream: Any) -> None:
-    dear = {"embedded_threads": 1, "gguf_path": None}
-    async with live(price=Price(9e6, 9e6), chat=dear) as (url, runner), client(url) as api:
+    async with live(price=Price(9e6, 9e6)) as (url, runner), client(url) as api:
         runner.context.chat.model.spare = None
         with pytest.raises(openai.RateLimitError) as refused:
             await api.chat.completions.create(model="local-model", messages=HELLO)
