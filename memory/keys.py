@@ -114,6 +114,11 @@ def conversation(owner: str, conversation_id: str) -> tuple[str, str, str]:
     return root, f"{root}:turns", f"{root}:sent"
 
 
+def history(owner: str, digest: str) -> str:
+    """Hash: the conversation that a history belongs to, and whether it went on from there (see memory/histories.py)."""
+    return f"lumina:{{{owner}}}:history:{digest}"
+
+
 def conversations(owner: str) -> str:
     """Sorted set: conversation id → milliseconds since the epoch of its latest turn."""
     return f"lumina:{{{owner}}}:conversations"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,9 @@ from pydantic import SecretStr
 
 from errors import LuminaError
 from models.budget import Budget
+from models.completions import Completion, complete
 from models.embedded import EmbeddedServer, NoEmbeddedModel
+from models.endpoints import Feature
 from models.fallback import FallbackChat
 from models.prices import PriceTable
 from models.providers import Embedded, Given, Mistral, Ollama, OpenAICompatible, Provider, closing_all, is_local
@@ -78,6 +80,8 @@ class ProviderInfo:
     paid: bool
     in_use: bool
     """Whether it answered last, or will be asked first when none has."""
+    features: frozenset[Feature] = frozenset()
+    """What it takes over OpenAI's protocol beside text."""
 
     @property
     def local(self) -> bool:
@@ -88,10 +92,11 @@ class ProviderInfo:
 class Chat:
     """A chat model with its providers; made by ``open_chat``, or from any model by ``from_model``."""
 
-    def __init__(self, model: FallbackChat, *, http: httpx.AsyncClient | None = None) -> None:
+    def __init__(self, model: FallbackChat, *, http: httpx.AsyncClient | None = None, temperature: float = 0.2) -> None:
         self.model = model
         """What agents use: LangChain's chat model, with fallback and budget inside."""
         self._http = http
+        self._temperature = temperature
 
     @classmethod
     def from_model(cls, *models: BaseChatModel, budget: Budget | None = None) -> Chat:
@@ -102,7 +107,9 @@ class Chat:
         """The configured providers, in the order in which they are asked."""
         in_use = self.model.in_use
         return [
-            ProviderInfo(provider.name, provider.model_id, provider.where, provider.paid, provider is in_use)
+            ProviderInfo(
+                provider.name, provider.model_id, provider.where, provider.paid, provider is in_use, provider.features
+            )
             for provider in self._all()
         ]
 
@@ -124,6 +131,17 @@ class Chat:
     ) -> AsyncIterator[AIMessageChunk]:
         """See ``FallbackChat.astream``."""
         return self.model.astream(input, config, **kwargs)
+
+    async def complete(self, body: Mapping[str, Any], *, scope: str, model_id: str | None = None) -> Completion:
+        """Pass a chat completion request of OpenAI's protocol on; see ``models.completions.complete``.
+
+        Args:
+            body: The request; ``stream`` says how the answer comes.
+            scope: The run that pays.
+            model_id: Ask the provider of this model first.
+        """
+        first = next((provider for provider in self._all() if provider.model_id == model_id), None)
+        return await complete(self.model, body, scope=scope, temperature=self._temperature, first=first)
 
     def _all(self) -> list[Provider]:
         return [*self.model.providers, *([self.model.spare] if self.model.spare else [])]
@@ -157,7 +175,7 @@ async def open_chat(config: ChatConfig, *, budget: Budget | None = None) -> Asyn
     async with closing_all(everyone), _health_client(config.connect_timeout_s) as http:
         model = FallbackChat(providers=chosen, spare=spare, budget=budget, max_output_tokens=config.max_output_tokens)
         model._loop = asyncio.get_running_loop()
-        yield Chat(model, http=http)
+        yield Chat(model, http=http, temperature=config.temperature)
 
 
 def _health_client(connect_timeout_s: float) -> httpx.AsyncClient:

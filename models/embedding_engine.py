@@ -87,6 +87,22 @@ def declared_dimensions(model_name: str) -> int | None:
         return None
 
 
+def tokenizer_file(model_name: str) -> Path | None:
+    """The model's tokenizer on this disk: in its folder, or where the model hub's client keeps what it has fetched.
+
+    Raises:
+        NoEmbeddingModel: see ``model_path``.
+    """
+    path = model_path(model_name)
+    if Path(path).is_dir():
+        file = Path(path) / "tokenizer.json"
+        return file if file.is_file() else None
+    from huggingface_hub import try_to_load_from_cache  # comes with sentence-transformers
+
+    found = try_to_load_from_cache(path, "tokenizer.json")
+    return Path(found) if isinstance(found, str) else None
+
+
 class _Job:
     """Texts of one caller and their vectors; taken longest first, so that a slice needs little padding."""
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from langchain_core.embeddings import Embeddings
 from redis.asyncio import Redis
 
 from models.embedding_cache import DAY_S, CacheCounts, VectorCache
-from models.embedding_engine import DEFAULT_MODEL, Engine, Matrix, Precision, declared_dimensions
+from models.embedding_engine import DEFAULT_MODEL, Engine, Matrix, Precision, declared_dimensions, tokenizer_file
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 _PREFIXES = {"nomic-ai/nomic-embed-text-v1": ("search_query: ", "search_document: ")}
 """What a model was trained to see before a question and before a text (nomic-embed-text-v1's model card)."""
@@ -64,6 +68,8 @@ class Embedder(Embeddings):
         self._engine = engine or Engine(model_name, threads=threads, precision=precision, device=device)
         self._cache = VectorCache(redis, model=model_name, size=cache_size, ttl_s=ttl_s, prefix=prefix)
         self._flights: dict[bytes, _Flight] = {}
+        self._tokenizer: Tokenizer | None = None
+        self._counting = threading.Lock()
 
     @property
     def counts(self) -> CacheCounts:
@@ -115,6 +121,27 @@ class Embedder(Embeddings):
             missing = {key: text for key, text in wanted.items() if key not in found}
             found.update(await self._get(missing, query if urgent is None else urgent))
         return _matrix([found[key] for key, _ in keyed])
+
+    async def count_tokens(self, texts: Sequence[str]) -> int:
+        """Tokens of texts by the model's own tokenizer; 0 where its file is not on this disk.
+
+        Raises:
+            NoEmbeddingModel: when there is no such model.
+        """
+        return await asyncio.to_thread(self._count_tokens, list(texts))
+
+    def _count_tokens(self, texts: list[str]) -> int:
+        with self._counting:  # a tokenizer is not to be used by two threads
+            if self._tokenizer is None:
+                file = tokenizer_file(self.model_name)
+                if file is None:
+                    return 0
+                from tokenizers import Tokenizer  # comes with sentence-transformers
+
+                self._tokenizer = Tokenizer.from_file(str(file))
+                self._tokenizer.no_truncation()
+                self._tokenizer.no_padding()
+            return sum(len(encoding.ids) for encoding in self._tokenizer.encode_batch(texts))
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """LangChain's blocking form of ``encode``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, nullcontext
 from typing import Any
 
@@ -19,16 +19,9 @@ from pydantic import ConfigDict, Field, PrivateAttr
 
 from errors import LuminaError
 from models.budget import Budget, BudgetExceeded
+from models.failures import REQUEST_FAULTS, REST_S, reason_of, status_of, was_dropped, was_refused
 from models.metering import UNSCOPED, metered
 from models.providers import Provider
-
-_REST_S = 30.0
-"""How long a provider that failed is asked last: long enough not to pay its timeout with every call."""
-_REASON_CHARS = 200
-_REQUEST_FAULTS = (400, 413, 422)
-"""Status codes that blame the request: no reason to let the provider rest."""
-_DROPPED = frozenset({"RemoteProtocolError", "ReadError", "WriteError"})
-"""Errors of httpx, and of the httpx2 that openai uses, when a pooled connection was closed by the other side."""
 
 
 class NoModelAnswers(LuminaError):
@@ -81,7 +74,7 @@ class FallbackChat(BaseChatModel):
     @property
     def in_use(self) -> Provider:
         """The provider that answered last; before that, the one that will be asked first."""
-        return self._in_use or next(self._in_turn())
+        return self._in_use or self.in_turn()[0]
 
     async def ainvoke(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
@@ -140,9 +133,20 @@ class FallbackChat(BaseChatModel):
             async for chunk in chunks:
                 yield chunk
 
-    def _in_turn(self) -> Iterator[Provider]:
+    def in_turn(self, first: Provider | None = None) -> list[Provider]:
+        """The providers in the order in which they are asked; those that rest go last.
+
+        Args:
+            first: Goes before the others, unless it rests.
+        """
         now = time.monotonic()
-        yield from sorted(self.providers, key=lambda provider: provider.resting_until_s > now)
+        others = [provider for provider in self.providers if provider is not first]
+        everyone = others if first is None else [first, *others]
+        return sorted(everyone, key=lambda provider: provider.resting_until_s > now)
+
+    def answered(self, provider: Provider) -> None:
+        """Note that a provider answers."""
+        provider.resting_until_s, self._in_use = 0.0, provider
 
     async def _answer(
         self, messages: list[BaseMessage], stop: list[str] | None, arguments: dict[str, Any], *, whole: bool
@@ -153,7 +157,7 @@ class FallbackChat(BaseChatModel):
             arguments.setdefault("max_tokens", self.max_output_tokens)
         tried: list[tuple[Provider, str]] = []
         refusal: BudgetExceeded | None = None
-        queue = [*self._in_turn()]
+        queue = self.in_turn()
         while queue:
             provider = queue.pop(0)
             begun = False
@@ -166,7 +170,7 @@ class FallbackChat(BaseChatModel):
                                 _note(chunk.message, provider, tried, refusal)
                             begun = True
                             yield chunk
-                    provider.resting_until_s, self._in_use = 0.0, provider
+                    self.answered(provider)
                     return
                 except BudgetExceeded as error:
                     refusal = error
@@ -176,13 +180,13 @@ class FallbackChat(BaseChatModel):
                 except provider.failures as error:
                     if begun:
                         raise AnswerCutShort(
-                            f"{provider} failed in the middle of its answer: {_reason(error)}"
+                            f"{provider} failed in the middle of its answer: {reason_of(error)}"
                         ) from error
-                    again = _was_dropped(error) or (_was_refused(error) and await provider.revive())
+                    again = was_dropped(error) or (was_refused(error) and await provider.revive())
                     if last_attempt or not again:
-                        tried.append((provider, _reason(error)))
-                        if _status(error) not in _REQUEST_FAULTS:
-                            provider.resting_until_s = time.monotonic() + _REST_S
+                        tried.append((provider, reason_of(error)))
+                        if status_of(error) not in REQUEST_FAULTS:
+                            provider.resting_until_s = time.monotonic() + REST_S
                         break
         if refusal is not None and not tried:
             raise refusal
@@ -270,32 +274,6 @@ def _note(
 
 def _add_notes(message: BaseMessage, **notes: Any) -> None:
     message.response_metadata = {**message.response_metadata, **notes}
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__
-
-
-def _was_dropped(error: Exception) -> bool:
-    return any(type(cause).__name__ in _DROPPED for cause in _causes(error))
-
-
-def _was_refused(error: Exception) -> bool:
-    return any(type(cause).__name__ == "ConnectError" for cause in _causes(error))
-
-
-def _status(error: Exception) -> int | None:
-    response = getattr(error, "response", None)
-    status = getattr(error, "status_code", None) or getattr(response, "status_code", None)
-    return status if isinstance(status, int) else None
-
-
-def _reason(error: Exception) -> str:
-    """One short line: what the error says, and what was at the bottom of it."""
-    said = [" ".join(str(cause).split()) or type(cause).__name__ for cause in _causes(error)]
-    return " – ".join(dict.fromkeys([said[0], said[-1]]))[:_REASON_CHARS]
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

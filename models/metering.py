@@ -40,9 +40,17 @@ class Bill:
     def add(self, message: AIMessage) -> None:
         """Take note of a piece of the answer, and of the usage that may come with it."""
         calls = json.dumps(getattr(message, "tool_call_chunks", None) or message.tool_calls, default=str)
-        self._received_bytes += len(message.text.encode("utf-8", "replace")) + (len(calls) if calls != "[]" else 0)
+        self.received(len(message.text.encode("utf-8", "replace")) + (len(calls) if calls != "[]" else 0))
         if message.usage_metadata:
-            self._usage = add_usage(self._usage, message.usage_metadata)
+            self.count(message.usage_metadata)
+
+    def received(self, n_bytes: int) -> None:
+        """Take note of bytes of the answer: a bound on its tokens, for when no usage comes."""
+        self._received_bytes += n_bytes
+
+    def count(self, usage: UsageMetadata) -> None:
+        """Take note of a provider's own count."""
+        self._usage = add_usage(self._usage, usage)
 
     @property
     def reserve_nano_usd(self) -> int:
@@ -79,7 +87,17 @@ def input_bound(messages: Sequence[BaseMessage], arguments: Mapping[str, Any]) -
 async def metered(
     budget: Budget, run_id: str, model_id: str, messages: Sequence[BaseMessage], arguments: Mapping[str, Any]
 ) -> AsyncIterator[Bill]:
-    """Reserve before, settle after, also when the call fails or is cancelled.
+    """Put a call with LangChain's messages on a run's budget; see ``charged``."""
+    output_bound = int(arguments.get("max_completion_tokens") or arguments["max_tokens"])
+    async with charged(budget, run_id, model_id, input_bound(messages, arguments), output_bound) as bill:
+        yield bill
+
+
+@asynccontextmanager
+async def charged(
+    budget: Budget, run_id: str, model_id: str, input_tokens: int, output_tokens: int
+) -> AsyncIterator[Bill]:
+    """Reserve before, settle after, also when the call fails or is cancelled; the tokens are upper bounds.
 
     A call that ends before its first token costs nothing. One that is broken off later without the provider's usage is
     charged a bound on what was sent and received, for the provider charges it too.
@@ -88,8 +106,7 @@ async def metered(
         BudgetExceeded: when the budget does not cover the call.
         BudgetUnknown: when the account cannot be reached.
     """
-    output_bound = int(arguments.get("max_completion_tokens") or arguments["max_tokens"])
-    bill = Bill(budget.prices[model_id], input_bound(messages, arguments), output_bound)
+    bill = Bill(budget.prices[model_id], input_tokens, output_tokens)
     try:
         held = await budget.reserve(run_id, bill.reserve_nano_usd)
     except (RedisError, OSError) as error:

@@ -14,6 +14,7 @@ import httpx
 from langchain_core.language_models import BaseChatModel
 
 from errors import LuminaError
+from models.endpoints import Dialect, Endpoint, Feature, open_client
 
 if TYPE_CHECKING:
     from models.chat import ChatConfig
@@ -39,6 +40,8 @@ class Provider(ABC):
     name: ClassVar[str]
     remedy: ClassVar[str]
     """What a user can do when it does not answer."""
+    features: ClassVar[frozenset[Feature]] = frozenset()
+    """What it takes over OpenAI's protocol beside text."""
 
     def __init__(self, *, model_id: str, where: str, paid: bool = False) -> None:
         self.model_id = model_id
@@ -51,6 +54,7 @@ class Provider(ABC):
         self._lock = asyncio.Lock()
         self._exits = contextlib.AsyncExitStack()
         self._model: BaseChatModel | None = None
+        self._client: httpx.AsyncClient | None = None
 
     def __str__(self) -> str:
         return f"{self.name} ({self.model_id} at {self.where})"
@@ -66,6 +70,17 @@ class Provider(ABC):
     @abstractmethod
     def _build(self) -> BaseChatModel:
         """Import the library and make the model; runs in a thread."""
+
+    async def endpoint(self) -> Endpoint | None:
+        """Where it speaks OpenAI's protocol itself; None where it does not."""
+        return None
+
+    def _endpoint(self, url: str, key: str | None, dialect: Dialect, timeout: httpx.Timeout) -> Endpoint:
+        """An endpoint on one client, which is closed with the provider."""
+        if self._client is None:
+            self._client = open_client(url, timeout, idle_s=_IDLE_S, trust_env=not is_local(url))
+            self._exits.push_async_callback(self._client.aclose)
+        return Endpoint(self._client, f"{url}/chat/completions", key, dialect)
 
     @abstractmethod
     async def check(self, http: httpx.AsyncClient) -> None:
@@ -102,6 +117,7 @@ class Ollama(Provider):
 
     name = "ollama"
     remedy = "start Ollama or correct OLLAMA_URL and OLLAMA_MODEL"
+    features = frozenset({"tools", "response_format", "images"})
 
     def __init__(self, config: ChatConfig) -> None:
         super().__init__(model_id=config.ollama_model, where=str(config.ollama_url).rstrip("/"))
@@ -133,6 +149,10 @@ class Ollama(Provider):
         fields = {"num_predict": rest.pop("max_tokens", None), "temperature": rest.pop("temperature", None)}
         return model.model_copy(update={key: value for key, value in fields.items() if value is not None}), rest
 
+    async def endpoint(self) -> Endpoint:
+        """Ollama's OpenAI-compatible side."""
+        return self._endpoint(f"{self.where}/v1", None, "compatible", self._config.timeout)
+
     async def check(self, http: httpx.AsyncClient) -> None:
         """Asks which models are there (``GET /api/tags``)."""
         response = (await http.get(f"{self.where}/api/tags")).raise_for_status()
@@ -146,6 +166,7 @@ class Mistral(Provider):
 
     name = "mistral"
     remedy = "check MISTRAL_API_KEY and MISTRAL_MODEL"
+    features = frozenset({"tools", "response_format", "images", "n"})
 
     def __init__(self, config: ChatConfig) -> None:
         super().__init__(model_id=config.mistral_model, where=config.mistral_base_url.rstrip("/"), paid=True)
@@ -169,6 +190,11 @@ class Mistral(Provider):
             max_retries=1,  # the next provider is the retry
             async_client=client,
         )
+
+    async def endpoint(self) -> Endpoint:
+        """Mistral's API is OpenAI's with other names here and there."""
+        key = self._config.mistral_api_key
+        return self._endpoint(self.where, key.get_secret_value() if key else None, "mistral", self._config.timeout)
 
     async def check(self, http: httpx.AsyncClient) -> None:
         """Asks for the list of models, which needs a valid key."""
@@ -225,6 +251,7 @@ class OpenAICompatible(Provider):
 
     name = "openai"
     remedy = "check OPENAI_API_KEY and OPENAI_BASE_URL"
+    features = frozenset({"tools", "response_format", "images", "n"})
 
     def __init__(self, config: ChatConfig, *, paid: bool) -> None:
         url = (config.openai_base_url or "https://api.openai.com/v1").rstrip("/")
@@ -243,6 +270,11 @@ class OpenAICompatible(Provider):
             exits=self._exits,
         )
 
+    async def endpoint(self) -> Endpoint:
+        """The server itself."""
+        dialect: Dialect = "compatible" if self._config.openai_base_url else "openai"
+        return self._endpoint(self.where, self._key, dialect, self._config.timeout)
+
     async def check(self, http: httpx.AsyncClient) -> None:
         """Asks for the list of models, which needs a valid key."""
         response = await http.get(f"{self.where}/models", headers={"Authorization": f"Bearer {self._key}"})
@@ -254,6 +286,7 @@ class Embedded(Provider):
 
     name = "embedded"
     remedy = "look into the embedded model's log, or set OLLAMA_URL"
+    features = frozenset({"response_format"})
 
     def __init__(self, server: EmbeddedServer, config: ChatConfig) -> None:
         super().__init__(model_id=server.model_id, where="a child process")
@@ -283,6 +316,12 @@ class Embedded(Provider):
             read_timeout_s=self._config.embedded_read_timeout_s,
             exits=self._exits,
         )
+
+    async def endpoint(self) -> Endpoint:
+        """The child's own server, started when it does not run."""
+        address = await self.server.address()
+        timeout = httpx.Timeout(self._config.embedded_read_timeout_s, connect=self._config.connect_timeout_s)
+        return self._endpoint(f"{address.url}/v1", address.key, "compatible", timeout)
 
     async def check(self, http: httpx.AsyncClient) -> None:
         """Asks a running child; one that waits for its first call is well."""

@@ -70,6 +70,9 @@ class WordEmbedder:
     async def find_dimensions(self) -> int:
         return self.dimensions
 
+    async def count_tokens(self, texts: Sequence[str]) -> int:
+        return sum(len(text.split()) for text in texts)
+
     async def encode(
         self, texts: Sequence[str], *, query: bool = False, urgent: bool | None = None
     ) -> NDArray[np.float32]:
