@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 import services
 from errors import LuminaError
 from graphs.runs import Runner
-from serving import console, events, health, masterchat, planner, problems, tasks
+from serving import console, event_export, events, graph, health, masterchat, planner, problems, tasks
 from settings import DEFAULT_OWNER, InvalidSettings, Settings, is_loopback
 
 STOP_S = 3
@@ -61,6 +61,8 @@ def create_app(settings: Settings, *, open_runner: Opener = services.open_runner
     app.include_router(masterchat.router)
     app.include_router(planner.router)
     app.include_router(events.router)
+    app.include_router(event_export.router)
+    app.include_router(graph.router)
     app.include_router(tasks.router)
     console.install(app)
     return app

@@ -134,7 +134,7 @@ async def test_tables_cannot_be_counted_through_the_catalogue(store: EventStore)
     rows = (await store.query("SELECT table_name, estimated_size FROM duckdb_tables()", owner="ada")).rows
     assert rows == []
     names = await store.query("SELECT database_name FROM duckdb_databases", owner="ada")
-    assert {name for (name,) in names.rows} == {"memory", "system", "temp"}
+    assert {name for (name,) in names.rows} <= {"memory", "system", "temp"}
 
 
 @pytest.mark.parametrize(
@@ -154,13 +154,12 @@ async def test_a_query_without_end_is_stopped_and_holds_up_nobody(store: EventSt
 
 @pytest.mark.parametrize("owner", [None, "ada"])
 async def test_a_result_is_limited_in_size_and_says_so(store: EventStore, owner: str | None) -> None:
-    wide = await store.query("SELECT repeat('x', 1000000) FROM range(10000)", owner=owner, timeout_s=60)
-    assert wide.truncated
-    assert 20 < len(wide.rows) < 40
+    wide = await store.query("SELECT repeat('x', 20000) FROM range(10000)", owner=owner, timeout_s=60)
+    assert (wide.truncated, len(wide.rows)) == (True, 1_600)
     with pytest.raises(InvalidQuery, match="first row is larger"):
         await store.query("SELECT repeat('x', 40000000)", owner=owner, timeout_s=60)
     with pytest.raises(InvalidQuery, match=r"(?i)memory"):
-        await store.query("SELECT list(repeat('x', 1000) || range) FROM range(9000000)", owner=owner, timeout_s=60)
+        await store.query("SELECT list(repeat('x', 1000) || range) FROM range(1000000)", owner=owner, timeout_s=60)
     deep = await store.query("SELECT (repeat('[', 900) || repeat(']', 900))::JSON", owner=owner)
     assert json.dumps(deep.rows)
     deeper = await store.query("SELECT (repeat('[', 100000) || repeat(']', 100000))::JSON AS j", owner=owner)
