@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -36,7 +36,7 @@ ORDER BY day
 _ROWS = """
 SELECT stream, id, ts, type, agent, task_id, data
 FROM events
-WHERE ts >= $day::TIMESTAMPTZ AND ts < $next::TIMESTAMPTZ AND ($owner IS NULL OR data ->> 'owner' = $owner)
+WHERE ts >= $day::TIMESTAMPTZ AND ts < $day::TIMESTAMPTZ + INTERVAL 1 DAY AND ($owner IS NULL OR data ->> 'owner' = $owner)
 ORDER BY stream, stream_order(id)
 """
 _COPY = f"""
@@ -153,8 +153,7 @@ class DayWriter:
 
     def __init__(self, store: DuckDBPyConnection, day: date, owner: str | None, memory_limit: str) -> None:
         """Prepare; nothing is read yet."""
-        bound = {"day": f"{day}T00:00:00Z", "next": f"{day + timedelta(days=1)}T00:00:00Z", "owner": owner}
-        self._database = FedDatabase(store, _ROWS, bound)
+        self._database = FedDatabase(store, _ROWS, {"day": f"{day}T00:00:00Z", "owner": owner})
         self._memory_limit = memory_limit
 
     def write(self, path: Path) -> None:

@@ -1,7 +1,8 @@
 """The knowledge graph as a file, streamed in pieces: GraphML and JSON.
 
 GraphML is described at http://graphml.graphdrawing.org (schema 1.1); the JSON has the shape of networkx' node-link
-data, ``{"nodes": [{"id": …}], "edges": [{"source": …, "target": …}]}``. Both say ``truncated`` when a limit cut something.
+data, ``{"nodes": [{"id": …}], "edges": [{"source": …, "target": …}]}``. Both say in ``truncated`` whether a limit cut
+something.
 
 Nodes and edges pass through; only their ids are remembered, to declare each end of an edge once.
 """

@@ -44,5 +44,5 @@ async def _owner_or_none(request: Request, owner: Owner) -> str | None:
 
 
 OwnerOrNone = Annotated[str | None, Depends(_owner_or_none)]
-"""The owner whose events a request may read. None means everybody's: without keys only this machine is served, and whoever
-is on it may read the files as well."""
+"""The owner whose events a request may read. None means everybody's: without keys only this machine is served, and
+whoever is on it may read the files as well."""

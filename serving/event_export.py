@@ -9,7 +9,7 @@ import asyncio
 import os
 import tempfile
 from collections.abc import AsyncGenerator
-from datetime import date as Date
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -30,7 +30,7 @@ _PIECE = 256 * 1024
 class DayView(BaseModel):
     """A day (UTC) that has events."""
 
-    day: Date
+    day: date
     events: int
 
 
@@ -38,8 +38,8 @@ class DayView(BaseModel):
 async def list_days(
     owner: OwnerOrNone,
     runner: OpenRunner,
-    since: Annotated[Date | None, Query(description="First day.", examples=["2026-11-01"])] = None,
-    until: Annotated[Date | None, Query(description="Last day.")] = None,
+    since: Annotated[date | None, Query(description="First day.", examples=["2026-11-01"])] = None,
+    until: Annotated[date | None, Query(description="Last day.")] = None,
 ) -> list[DayView]:
     """The days that have events of the caller, with their number; where no keys are set, of everybody."""
     days = await _store(runner).days(since, until, owner=owner)
@@ -47,7 +47,7 @@ async def list_days(
 
 
 @router.get("/{day}", response_class=StreamingResponse, responses={200: {"content": {PARQUET: {}}}})
-async def get_day(day: Date, owner: OwnerOrNone, runner: OpenRunner) -> StreamingResponse:
+async def get_day(day: date, owner: OwnerOrNone, runner: OpenRunner) -> StreamingResponse:
     """The events of a day as one Parquet file."""
     store = _store(runner)
     if not await store.days(day, day, owner=owner):
@@ -58,16 +58,12 @@ async def get_day(day: Date, owner: OwnerOrNone, runner: OpenRunner) -> Streamin
     return StreamingResponse(_pieces(file), media_type=PARQUET, headers=headers)
 
 
-async def _written(store: EventStore, day: Date, owner: str | None) -> BinaryIO:
+async def _written(store: EventStore, day: date, owner: str | None) -> BinaryIO:
     """The day's file, which has no name any more and so is gone when it is closed, whoever closes it."""
-    handle, name = tempfile.mkstemp(".part", ".export.", store.path.parent)
-    os.close(handle)
-    path = Path(name)
-    try:
+    with tempfile.TemporaryDirectory(prefix=".export.", dir=store.path.parent) as folder:
+        path = Path(folder, f"{day}.parquet")
         await store.write_day(day, path, owner=owner)
-        return path.open("rb")
-    finally:
-        path.unlink(missing_ok=True)
+        return await asyncio.to_thread(path.open, "rb")
 
 
 async def _pieces(file: BinaryIO) -> AsyncGenerator[bytes]:

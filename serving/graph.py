@@ -1,7 +1,7 @@
 """The Graph API: nodes and edges in, one by one or in batches; single nodes, neighbours and the whole graph out.
 
-What is accepted is written through ``GraphStore``, which publishes it on ``graph_stream/v1`` first. Every route knows the
-caller's own graph only.
+What is accepted is written through ``GraphStore``, which publishes it on ``graph_stream/v1`` first. Every route knows
+the caller's own graph only.
 """
 
 from __future__ import annotations

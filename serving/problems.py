@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -38,11 +39,19 @@ STATUS: dict[type[LuminaError], int] = {
 }
 """HTTP status by error; everything else that Lumina can explain is a 500 without a trace."""
 
+_SHOWN_CHARACTERS = 2_000
+_SHOWN_ERRORS = 20
+"""How much of a wrong request its answer repeats."""
+
 
 class Problem(JSONResponse):
     """A response of type ``application/problem+json``."""
 
     media_type = "application/problem+json"
+
+    def render(self, content: Any) -> bytes:
+        """As JSON; half a surrogate pair, which a request may hold and UTF-8 not, becomes ``?``."""
+        return json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
 
 
 def problem(status: int, title: str, detail: str, **extra: Any) -> Problem:
@@ -53,6 +62,17 @@ def problem(status: int, title: str, detail: str, **extra: Any) -> Problem:
 def status_of(error: LuminaError) -> int:
     """The HTTP status that an error stands for."""
     return next((status for kind, status in STATUS.items() if isinstance(error, kind)), 500)
+
+
+def _shown(value: Any) -> Any:
+    """What was given, as it is when it is short and JSON, else the beginning of its text."""
+    try:
+        short = len(json.dumps(value, allow_nan=False)) <= _SHOWN_CHARACTERS
+    except (TypeError, ValueError):
+        short = False
+    except RecursionError:
+        return "(nested too deeply to be shown)"
+    return value if short else f"{value!r:.200}…"
 
 
 def install(app: FastAPI) -> None:
@@ -70,9 +90,9 @@ def install(app: FastAPI) -> None:
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        errors = [{"at": list(e["loc"]), "message": e["msg"], "given": e.get("input")} for e in error.errors()]
+        errors = [{"at": list(e["loc"]), "message": e["msg"], "given": _shown(e.get("input"))} for e in error.errors()]
         detail = "; ".join(f"{'.'.join(map(str, e['at'][1:]))}: {e['message']}" for e in errors)
-        return problem(422, "Invalid request", detail, errors=errors)
+        return problem(422, "Invalid request", detail[:_SHOWN_CHARACTERS], errors=errors[:_SHOWN_ERRORS])
 
     async def unexpected(request: Request, error: Exception) -> Response:
         logger.opt(exception=error).error("{} {} failed", request.method, request.url.path)

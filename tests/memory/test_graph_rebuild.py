@@ -145,8 +145,8 @@ async def test_no_reader_finds_the_graph_empty_and_no_writer_is_lost(
     await take_in(redis, store)
     sizes: list[Counts] = []
     rebuilt, steps = None, 0
-    async for rebuilt in rebuilding(redis, store).run():
-        steps += 1
+    async for step in rebuilding(redis, store).run():
+        rebuilt, steps = step, steps + 1
         await grow(graph, chance, "ada")  # between any two steps somebody writes, and the store takes some of it in
         if steps % 3 == 0:
             await take_in(redis, store)

@@ -94,7 +94,8 @@ ATTACKS = [
     "FROM duckdb_secrets()", "FROM duckdb_memory()", "FROM duckdb_prepared_statements()", "FROM duckdb_variables()",
     "SELECT current_setting('temp_directory'), current_setting('secret_directory')",
     # out of the database
-    "ATTACH '{path}' AS other", "ATTACH 'events'", "USE events", "COPY events TO '{path}.csv'", "EXPORT DATABASE '/tmp'",
+    "ATTACH '{path}' AS other", "ATTACH 'events'", "USE events", "COPY events TO '{path}.csv'",
+    "EXPORT DATABASE '/tmp'",
     "COPY (FROM events) TO '{path}.parquet' (FORMAT parquet)", "FROM '{path}'", "FROM read_csv('{path}')",
     "FROM read_duckdb('{path}')", "FROM read_blob('{path}')", "FROM sniff_csv('{path}')", "FROM glob('/*')",
     "FROM 'http://127.0.0.1:9/x.csv'", "INSTALL httpfs", "LOAD httpfs", "SELECT getenv('HOME')",
@@ -126,7 +127,7 @@ async def test_no_attack_shows_what_is_not_the_owners(store: EventStore, sql: st
 
 
 async def test_an_error_of_the_owners_own_event_is_told(store: EventStore) -> None:
-    with pytest.raises(InvalidQuery, match="a0|a1|a2"):
+    with pytest.raises(InvalidQuery, match=r"a\d"):
         await store.query("SELECT (agent::INT) FROM events", owner="ada")
 
 
