@@ -36,7 +36,8 @@ ORDER BY day
 _ROWS = """
 SELECT stream, id, ts, type, agent, task_id, data
 FROM events
-WHERE ts >= $day::TIMESTAMPTZ AND ts < $day::TIMESTAMPTZ + INTERVAL 1 DAY AND ($owner IS NULL OR data ->> 'owner' = $owner)
+WHERE ts >= $day::TIMESTAMPTZ AND ts < $day::TIMESTAMPTZ + INTERVAL 1 DAY
+    AND ($owner IS NULL OR data ->> 'owner' = $owner)
 ORDER BY stream, stream_order(id)
 """
 _COPY = f"""

@@ -124,7 +124,8 @@ async def test_what_is_not_acceptable_is_named_and_nothing_is_taken(
     "content",
     [b'{"title": "A", "data": {"x": NaN}}', b'{"title": "A", "data": {"x": 1e999}}', b'{"nodes": [NaN]}',
      b'{"title": "\\ud800"}', b'{"nodes": [{"title": "A", "data": ["\\ud800"]}]}', b"{", b"\xff\xfe", b"[" * 100_000,
-     b'{"title": ' + b"[" * 980 + b"]" * 980 + b"}", b'{"title": "A", "data": {"x": ' + b"[" * 500 + b"]" * 500 + b"}}}"],
+     b'{"title": ' + b"[" * 980 + b"]" * 980 + b"}",
+     b'{"title": "A", "data": {"x": ' + b"[" * 500 + b"]" * 500 + b"}}}"],
 )  # fmt: skip
 async def test_json_that_is_none_is_a_problem_and_no_breakdown(client: httpx.AsyncClient, content: bytes) -> None:
     response = await client.post("/nodes", content=content, headers={"Content-Type": "application/json"})
