@@ -90,9 +90,8 @@ async def catch_up(redis: Redis, store: EventStore, handler: Any = None, batch: 
 
 
 async def stored(store: EventStore) -> list[str]:
-    return [
-        row[0] for row in (await store.query("SELECT id FROM events ORDER BY stream_order(id)", max_rows=10**6)).rows
-    ]
+    result = await store.query("SELECT id FROM events ORDER BY stream_order(id)", max_rows=10**6)
+    return [row[0] for row in result.rows]
 
 
 @pytest.mark.slow
