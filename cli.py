@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Coroutine
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +29,9 @@ app = typer.Typer(
     "Nothing needs to be installed or configured: unset variables mean the embedded engines. "
     "[dim].env.example[/] lists every variable. Start with [bold]lumina demo[/].",
 )
+
+graph_app = typer.Typer(no_args_is_help=True, help="The knowledge graph: rebuild it, or write it to a file.")
+app.add_typer(graph_app, name="graph")
 
 Topics = Annotated[
     list[str] | None, typer.Option("--topic", "-t", help="Article to start from; give it again for more than one.")
@@ -192,6 +196,39 @@ def sql(
     from commands import run_sql
 
     _run(run_sql(_settings(data_dir=data_dir), query, as_json=as_json))
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Option(help="Folder to write to; made when missing.", file_okay=False)],
+    since: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="First day (UTC).")] = None,
+    until: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last day (UTC).")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Write the events as Parquet, a folder a day; days that are there completely are left alone."""
+    from commands import export_events
+
+    days = (since.date() if since else None, until.date() if until else None)
+    _run(export_events(_settings(data_dir=data_dir), out, *days))
+
+
+@graph_app.command("rebuild")
+def graph_rebuild(data_dir: DataDir = None) -> None:
+    """Make the knowledge graph in Redis again from the events; it can be used meanwhile."""
+    from commands import rebuild_graph
+
+    _run(rebuild_graph(_settings(data_dir=data_dir)))
+
+
+@graph_app.command("export")
+def graph_export(
+    file: Annotated[Path, typer.Argument(help="A .graphml or .json file.", dir_okay=False)],
+    data_dir: DataDir = None,
+) -> None:
+    """Write the knowledge graph to a file: GraphML, or node-link JSON."""
+    from commands import export_graph
+
+    _run(export_graph(_settings(data_dir=data_dir), file))
 
 
 @app.command()

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
 import socket
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import asdict
+from datetime import date
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from loguru import logger
+from redis.asyncio import Redis
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress
 from rich.table import Table
 
 import masterchat
@@ -22,7 +28,14 @@ from agents.spec import RunRequest
 from errors import LuminaError
 from graphs.intents import find_intent
 from graphs.runs import RunEvent, Runner, new_task_id
+from memory.event_export import Day, DaySource, export_days
 from memory.events import open_events
+from memory.graph import GraphStore
+from memory.graph_export import Selection, to_graphml, to_json
+from memory.graph_rebuild import TYPES, GraphRebuild
+from memory.keys import GRAPH_STREAM
+from memory.redis_server import open_redis
+from memory.streams import Streams
 from server import address_file
 from services import open_runner
 from settings import DEFAULT_OWNER, Settings
@@ -152,6 +165,118 @@ async def run_sql(settings: Settings, query: str, *, as_json: bool = False) -> b
     if found["truncated"]:
         logger.warning("only the first {} rows are shown; add a LIMIT or a condition", len(found["rows"]))
     return True
+
+
+async def export_events(settings: Settings, folder: Path, since: date | None, until: date | None) -> bool:
+    """Write the events as Parquet, a folder a day, and say which days were written."""
+    url = running_server(settings)
+    async with AsyncExitStack() as stack:
+        source: DaySource
+        if url:
+            source = ServedDays(await stack.enter_async_context(_server(url, settings)))
+        else:
+            source = await stack.enter_async_context(open_events(settings.data_dir / "events.duckdb"))
+        written = kept = 0
+        async for day in export_days(source, folder, since, until):
+            written, kept = written + day.written, kept + (not day.written)
+            if day.written:
+                print(f"{day.path}  {day.events} events", flush=True)
+    print(f"{written} written, {kept} complete before")
+    return True
+
+
+class ServedDays:
+    """The days of the event store that a running server holds."""
+
+    def __init__(self, server: masterchat.MasterChat) -> None:
+        self._server = server
+
+    async def days(self, since: date | None, until: date | None) -> list[Day]:
+        """The days that have events, in order."""
+        async with self._server.open("GET", "/events/days", since=since, until=until) as response:
+            listed = json.loads(await response.aread())
+        return [Day(date.fromisoformat(one["day"]), one["events"]) for one in listed]
+
+    async def write_day(self, day: date, path: Path) -> None:
+        """Write the day's events to a Parquet file."""
+        async with self._server.open("GET", f"/events/days/{day}") as response:
+            await _save(response.aiter_bytes(), path)
+
+
+async def rebuild_graph(settings: Settings) -> bool:
+    """Make the graph in Redis again from the events, in the running server when there is one."""
+    url = running_server(settings)
+    async with AsyncExitStack() as stack:
+        if url:
+            server = await stack.enter_async_context(_server(url, settings))
+            response = await stack.enter_async_context(server.open("POST", "/graph/rebuild"))
+            steps = (json.loads(line) async for line in response.aiter_lines())
+        else:
+            events = await stack.enter_async_context(open_events(settings.data_dir / "events.duckdb"))
+            redis = await stack.enter_async_context(_redis(settings))
+            rebuild = GraphRebuild(redis, lambda: events.replay(GRAPH_STREAM, TYPES))
+            steps = (asdict(step) async for step in rebuild.run())
+        step: dict[str, Any] = {}
+        with Progress("{task.description}", console=Console(stderr=True), transient=True) as progress:
+            shown = progress.add_task("reading the events …")
+            async for step in steps:
+                if "error" in step:
+                    raise ServerError(f"{url}: {step['error']}")
+                progress.update(shown, description=f"{step['events']} events, {step['corrected']} corrected")
+    if not step.get("done"):
+        raise ServerError(f"{url}: the rebuild broke off; run it again, it has done no harm")
+    print(
+        f"{step['events']} events read ({step['skipped']} skipped), {step['corrected']} nodes and edges corrected, "
+        f"{step['removed']} removed"
+    )
+    return True
+
+
+async def export_graph(settings: Settings, file: Path) -> bool:
+    """Write the graph to a file, which appears whole or not at all."""
+    formats = {".graphml": "graphml", ".json": "json"}
+    if file.suffix not in formats:
+        raise LuminaError(f"{file}: the name must end in {' or '.join(formats)}")
+    url = running_server(settings)
+    part = file.with_name(f".{file.name}.part")
+    async with AsyncExitStack() as stack:
+        stack.callback(part.unlink, missing_ok=True)
+        if url:
+            server = await stack.enter_async_context(_server(url, settings))
+            response = await stack.enter_async_context(server.open("GET", "/graph", format=formats[file.suffix]))
+            await _save(response.aiter_bytes(), part)
+        else:
+            redis = await stack.enter_async_context(_redis(settings))
+            selection = Selection(GraphStore(redis, Streams(redis)), DEFAULT_OWNER)
+            texts = to_graphml(selection) if file.suffix == ".graphml" else to_json(selection)
+            await _save((text.encode() async for text in texts), part)
+        part.replace(file)
+    print(file)
+    return True
+
+
+@contextlib.asynccontextmanager
+async def _server(url: str, settings: Settings) -> AsyncIterator[masterchat.MasterChat]:
+    """A client of the running server, with the first key."""
+    try:
+        async with masterchat.MasterChat(url, api_key=next(iter(settings.api_keys()), None)) as client:
+            yield client
+    except masterchat.MasterChatError as error:
+        raise ServerError(f"{url}: {error}") from error
+
+
+def _redis(settings: Settings) -> contextlib.AbstractAsyncContextManager[Redis]:
+    url = settings.redis_url.get_secret_value() if settings.redis_url else None
+    return open_redis(url, settings.data_dir)
+
+
+async def _save(pieces: AsyncIterator[bytes], file: Path) -> None:
+    try:
+        with await asyncio.to_thread(file.open, "wb") as opened:
+            async for piece in pieces:
+                await asyncio.to_thread(opened.write, piece)
+    except OSError as error:
+        raise LuminaError(f"{file} cannot be written: {error}; choose another place") from error
 
 
 async def _request(runner: Runner, asked: dict[str, Any]) -> RunRequest:

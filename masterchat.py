@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -159,6 +160,23 @@ class MasterChat:
             raise _refused(response)
         answer: dict[str, Any] = response.json()
         return answer
+
+    @asynccontextmanager
+    async def open(self, method: str, path: str, **params: Any) -> AsyncIterator[httpx.Response]:
+        """The response of any other route while the block runs, to be read piece by piece.
+
+        Raises:
+            MasterChatError: the server cannot be reached, refuses, or breaks off.
+        """
+        given = {name: str(value) for name, value in params.items() if value is not None}
+        try:
+            async with self._http.stream(method, path, params=given) as response:
+                if response.status_code != 200:
+                    await response.aread()
+                    raise _refused(response)
+                yield response
+        except httpx.HTTPError as error:
+            raise MasterChatError(f"no whole answer from {self._http.base_url}: {error}") from error
 
     async def health(self) -> dict[str, Any]:
         """What ``GET /health`` says.

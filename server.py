@@ -19,7 +19,20 @@ from starlette.types import Receive, Scope, Send
 import services
 from errors import LuminaError
 from graphs.runs import Runner
-from serving import console, documentation, events, health, masterchat, metrics, openai, planner, problems, tasks
+from serving import (
+    console,
+    documentation,
+    event_export,
+    events,
+    graph,
+    health,
+    masterchat,
+    metrics,
+    openai,
+    planner,
+    problems,
+    tasks,
+)
 from serving.bodies import MAX_HEADER_BYTES, RequestLimits
 from serving.guards import Hosts, Origins
 from serving.headers import EXPOSED, AnswerHeaders
@@ -85,6 +98,8 @@ def create_app(settings: Settings, *, open_runner: Opener = services.open_runner
     app.include_router(masterchat.router)
     app.include_router(planner.router)
     app.include_router(events.router)
+    app.include_router(event_export.router)
+    app.include_router(graph.router)
     app.include_router(tasks.router)
     console.install(app)
     return app

@@ -88,7 +88,7 @@ class Settings(BaseSettings):
     """When the standing goals are looked at (five cron fields, UTC)."""
     lumina_api_keys: SecretStr | None = None
     """``key`` or ``owner:key``, several separated by commas; unset: loopback only."""
-    max_body_bytes: int = Field(default=1_000_000, ge=1)
+    max_body_bytes: int = Field(default=8_000_000, ge=1)
     """The largest body of a request that is taken in."""
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins that a browser may call from, separated by commas."""

@@ -85,3 +85,22 @@ def _migrate(connection: DuckDBPyConnection, path: Path) -> None:
             connection.execute(statement)
         connection.execute("INSERT INTO schema_versions VALUES (?, now())", [number])
         connection.execute("COMMIT")
+
+
+def open_memory(memory_limit: str, *, file_access: bool = False) -> DuckDBPyConnection:
+    """An empty database in memory, apart from every other; blocks.
+
+    Args:
+        memory_limit: What it may hold; nothing spills to disk.
+        file_access: Whether its statements may name files; never for SQL that somebody else wrote.
+    """
+    import duckdb  # heavy
+
+    config = {
+        **_settings(memory_limit),
+        "enable_external_access": "true" if file_access else "false",
+        "temp_directory": "",
+    }
+    connection = duckdb.connect(":memory:", config=config)
+    connection.execute("SET GLOBAL TimeZone = 'UTC'")
+    return connection

@@ -3,7 +3,8 @@
 Four fences, each enough for most statements and none for all: the text must be one statement that reads; it must not
 call a table function that reaches outside the database (`arrow_scan` takes a bare pointer); the transaction is
 read-only, which stops writes inside `WITH` and `EXPLAIN ANALYZE`; and the database itself has no file or network access
-and a locked configuration (set in `memory.events`).
+and a locked configuration (set in `memory.event_file`). Whose events there are to read is decided in
+`memory.owner_events`.
 """
 
 from __future__ import annotations
@@ -48,7 +49,14 @@ TABLE_FUNCTIONS = frozenset(
 )
 """Table functions that a query may call. A list of what is allowed, so that a new DuckDB brings no new hole."""
 
+FORBIDDEN_SCALARS = frozenset({"write_log"})
+"""Functions of a row that do more than compute."""
+
 _MAX_SQL_BYTES = 100_000
+MAX_RESULT_CHARACTERS = 32_000_000
+"""Of all texts and numbers of a result together; ten thousand rows of a megabyte each would fill the memory."""
+_FETCH = 64
+"""Rows taken from DuckDB at a time, so that a result that is too large is noticed early."""
 
 
 class InvalidQuery(LuminaError):
@@ -68,15 +76,16 @@ class QueryResult:
     """DuckDB's name of each column's type, e.g. ``BIGINT``, ``TIMESTAMP WITH TIME ZONE``, ``JSON``."""
     rows: list[list[Any]]
     truncated: bool
-    """Whether there were more rows than asked for."""
+    """Whether there were more rows than asked for, or than ``MAX_RESULT_CHARACTERS`` allow."""
 
 
 def forbidden_functions(connection: DuckDBPyConnection) -> frozenset[str]:
-    """Names of every table function and pragma of this DuckDB that a query must not call."""
+    """Names of every function and pragma of this DuckDB that a query must not call."""
     names = connection.execute(
-        "SELECT DISTINCT function_name FROM duckdb_functions() WHERE function_type IN ('table', 'pragma')"
+        "SELECT DISTINCT function_name FROM duckdb_functions() "
+        "WHERE function_type IN ('table', 'table_macro', 'pragma')"
     ).fetchall()
-    return frozenset(name.lower() for (name,) in names) - TABLE_FUNCTIONS
+    return (frozenset(name.lower() for (name,) in names) - TABLE_FUNCTIONS) | FORBIDDEN_SCALARS
 
 
 def run_query(
@@ -102,23 +111,45 @@ def run_query(
             cursor = connection.execute(statement, _parameters(params))
             described = cursor.description or []
             types = [str(column[1]).strip('"') for column in described]
-            rows = cursor.fetchmany(max_rows + 1)
+            rows, truncated = _fetch(cursor, [name == "JSON" for name in types], max_rows)
         finally:
             connection.execute("ROLLBACK")
     except (duckdb.InterruptException, duckdb.FatalException):
         raise
     except duckdb.Error as error:
         raise InvalidQuery(f"the query failed: {one_line(error)}; accepted is {ACCEPTED}") from error
-    json_columns = [name == "JSON" for name in types]
-    return QueryResult(
-        columns=[column[0] for column in described],
-        types=types,
-        rows=[
-            [_json_value(value, parse=parse) for value, parse in zip(row, json_columns, strict=True)]
-            for row in rows[:max_rows]
-        ],
-        truncated=len(rows) > max_rows,
-    )
+    return QueryResult([column[0] for column in described], types, rows, truncated)
+
+
+def _fetch(cursor: DuckDBPyConnection, json_columns: Sequence[bool], max_rows: int) -> tuple[list[list[Any]], bool]:
+    """The first rows as JSON values, and whether there were more."""
+    rows: list[list[Any]] = []
+    room = MAX_RESULT_CHARACTERS
+    while batch := cursor.fetchmany(min(_FETCH, max_rows + 1 - len(rows))):
+        for row in batch:
+            room -= sum(map(_size, row))
+            if room < 0 and not rows:
+                raise InvalidQuery(
+                    f"the first row is larger than {MAX_RESULT_CHARACTERS} characters: ask for fewer columns, "
+                    "or for a part of them with substring(…)"
+                )
+            if room < 0 or len(rows) == max_rows:
+                return rows, True
+            rows.append([_json_value(value, parse=parse) for value, parse in zip(row, json_columns, strict=True)])
+    return rows, False
+
+
+def _size(value: Any) -> int:
+    """About how many characters a value takes."""
+    match value:
+        case str() | bytes() | bytearray():
+            return len(value)
+        case Mapping():
+            return sum(_size(key) + _size(item) for key, item in value.items())
+        case list() | tuple() | set():
+            return 2 + sum(map(_size, value))
+        case _:
+            return 8
 
 
 def _accepted_statement(connection: DuckDBPyConnection, sql: str, forbidden: frozenset[str]) -> Any:
@@ -198,5 +229,5 @@ def _parsed(text: str) -> Any:
 
     try:
         return _json_value(json.loads(text))
-    except ValueError:
+    except (ValueError, RecursionError):  # nested too deeply for a list of lists to leave again as JSON
         return text

@@ -1,7 +1,8 @@
 """The event store: one DuckDB file that takes each event of the streams once, opened by exactly one process.
 
-Every call into DuckDB runs on a thread of the store's own: one thread writes, two read, the event loop never waits.
-The schema is in `memory.migrations`, the rules of read-only SQL in `memory.event_queries`.
+Every call into DuckDB runs on a thread of the store's own: one thread writes, two read, two more run the SQL of owners,
+the event loop never waits. The schema is in `memory.migrations`, the rules of read-only SQL in `memory.event_queries`,
+what an owner's SQL can reach in `memory.owner_events`.
 """
 
 from __future__ import annotations
@@ -11,21 +12,27 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from errors import LuminaError
 from memory.consumers import NotReady
+from memory.event_export import DAYS, Day, DayWriter
 from memory.event_file import EventStoreHeld, EventStoreUnreadable, open_file
+from memory.event_history import HISTORY, WayHistory
 from memory.event_queries import InvalidQuery, QueryResult, QueryTimeout, forbidden_functions, one_line, run_query
 from memory.event_rows import Entry, arrow_table
+from memory.event_threads import ReadingThreads
+from memory.owner_events import OwnerEvents
 from memory.streams import Delivered, Event
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 __all__ = [
+    "Day",
     "Entry",
     "EventStore",
     "EventStoreHeld",
@@ -48,30 +55,11 @@ INSERT INTO events (stream, id, ts, type, agent, task_id, data)
 SELECT stream, id, ts, type, agent, task_id, data FROM incoming
 ON CONFLICT DO NOTHING
 """
-_HISTORY = r"""
-WITH steps AS (
-    SELECT
-        regexp_replace(data ->> 'way', '\[.*\]$', '') AS way,
-        try_cast(data ->> 'seconds' AS DOUBLE) AS seconds,
-        try_cast(data ->> 'ok' AS BOOLEAN) AS ok,
-        coalesce(try_cast(data ->> 'usd' AS DOUBLE), 0) AS usd,
-        ts,
-        row_number() OVER (PARTITION BY way ORDER BY stream_order(id) DESC) AS age
-    FROM events
-    WHERE type = 'plan.step' AND data ->> 'way' IS NOT NULL AND try_cast(data ->> 'ok' AS BOOLEAN) IS NOT NULL
-)
-SELECT
-    way, count(*), median(seconds), median(seconds) FILTER (ok), avg(CASE WHEN ok THEN 0.0 ELSE 1.0 END), avg(usd),
-    median(seconds) FILTER (NOT ok), epoch(max(ts))
-FROM steps
-WHERE age <= $runs
-GROUP BY way
-ORDER BY way
-"""
 _REPLAY = """
 SELECT id, epoch_ms(ts), type, agent, task_id, data
 FROM events
 WHERE stream = $stream AND (len($types) = 0 OR list_contains($types, type))
+    AND ($owner IS NULL OR data ->> 'owner' = $owner)
 ORDER BY stream_order(id)
 """
 
@@ -84,27 +72,6 @@ class InvalidEvents(LuminaError):
     """A batch holds a value that DuckDB refuses; nothing of it was written."""
 
 
-@dataclass(frozen=True, slots=True)
-class WayHistory:
-    """What the latest runs of one way cost."""
-
-    way: str
-    runs: int
-    """Number of runs that the figures rest on."""
-    seconds: float | None
-    """Median duration of all runs."""
-    ok_seconds: float | None
-    """Median duration of the runs that succeeded; None when none did."""
-    failure_rate: float
-    """Share of the runs that failed, 0 to 1."""
-    usd: float
-    """Mean price of a run in US dollars."""
-    failed_seconds: float | None
-    """Median duration of the runs that failed; None when none did."""
-    last_s: float
-    """When the latest of them ended, in seconds since the epoch."""
-
-
 class EventStore:
     """The events, appended once each and asked with SQL. Made by ``EventStore.open`` or ``open_events``."""
 
@@ -112,10 +79,10 @@ class EventStore:
         self.path = path
         self._memory_limit = memory_limit
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="events-write")
-        self._reading = ThreadPoolExecutor(2, thread_name_prefix="events-read")
+        self._reading = ReadingThreads(2)
+        self._asking = ReadingThreads(2)  # of their own, so that the owners' slow queries hold up nobody else
         self._root: DuckDBPyConnection | None = None  # only makes cursors, so that two threads never share one
         self._cursors: set[DuckDBPyConnection] = set()
-        self._jobs: dict[asyncio.Future[Any], DuckDBPyConnection] = {}
         self._forbidden: frozenset[str] = frozenset()
 
     @classmethod
@@ -141,12 +108,10 @@ class EventStore:
     async def close(self) -> None:
         """Stop running queries, fold the write-ahead log into the file and let go of it. May be called twice."""
         root, self._root = self._root, None
-        while self._jobs:
-            await self._interrupt(*self._jobs)
-            await asyncio.sleep(0)  # what has ended is dropped by a callback, which needs its turn
+        await self._reading.stop()
+        await self._asking.stop()
         if root is not None:
             await self._write(self._disconnect, root)
-        self._reading.shutdown(wait=False)
         self._writing.shutdown(wait=False)
 
     async def append(self, entries: Sequence[Entry]) -> int:
@@ -184,6 +149,7 @@ class EventStore:
         sql: str,
         params: Sequence[Any] | Mapping[str, Any] | None = None,
         *,
+        owner: str | None = None,
         max_rows: int = 10_000,
         timeout_s: float = 10,
     ) -> QueryResult:
@@ -192,6 +158,7 @@ class EventStore:
         Args:
             sql: One statement that reads the tables and views (docs/queries.md).
             params: Values for ``?`` (a sequence) or ``$name`` (a mapping).
+            owner: Whose SQL this is: it reaches this owner's events only. None reaches all.
             max_rows: Rows returned at most; ``truncated`` says when there were more.
             timeout_s: The statement is stopped after so many seconds of running.
 
@@ -200,9 +167,11 @@ class EventStore:
             QueryTimeout: when the time was over.
         """
         with self._cursor() as cursor:
-            return await self._interruptible(
-                cursor, timeout_s, lambda: run_query(cursor, sql, params, max_rows, self._forbidden)
-            )
+            if owner is None:
+                run = partial(run_query, cursor, sql, params, max_rows, self._forbidden)
+                return await self._reading.run(cursor, timeout_s, run)
+            own = OwnerEvents(cursor, owner, self._memory_limit)
+            return await self._asking.run(own, timeout_s, lambda: own.query(sql, params, max_rows, self._forbidden))
 
     async def run_history(self, limit: int = 200) -> dict[str, WayHistory]:
         """What each way of the goal lattice cost in its latest runs, for the planner's expected costs.
@@ -214,20 +183,42 @@ class EventStore:
         Args:
             limit: Runs of each way that count, the latest by stream id.
         """
-        result = await self.query(_HISTORY, {"runs": limit}, timeout_s=60)
+        result = await self.query(HISTORY, {"runs": limit}, timeout_s=60)
         return {row[0]: WayHistory(*row) for row in result.rows}
 
-    async def replay(self, stream: str, types: Sequence[str] = ()) -> AsyncGenerator[tuple[str, Event], None]:
-        """Every stored event of a stream in the order of its ids, optionally of some types only.
+    async def days(
+        self, since: date | None = None, until: date | None = None, *, owner: str | None = None
+    ) -> list[Day]:
+        """The days (UTC, both ends included) that have events, with their number; of one owner, or of all."""
+        bound = {"since": since, "until": until, "owner": owner}
+        with self._cursor() as cursor:
+            rows = await self._reading.run(cursor, None, lambda: cursor.execute(DAYS, bound).fetchall())
+        return [Day(day, events) for day, events in rows]
+
+    async def write_day(self, day: date, path: Path, *, owner: str | None = None) -> None:
+        """Write a day's events (UTC) to a Parquet file, of one owner or of all; a file of that name is replaced.
+
+        Raises:
+            ExportFailed: when the file cannot be written.
+        """
+        with self._cursor() as cursor:
+            writer = DayWriter(cursor, day, owner, self._memory_limit)
+            await self._reading.run(writer, None, lambda: writer.write(path))
+
+    async def replay(
+        self, stream: str, types: Sequence[str] = (), *, owner: str | None = None
+    ) -> AsyncGenerator[tuple[str, Event], None]:
+        """Every stored event of a stream in the order of its ids.
 
         Args:
             stream: Name of the stream.
             types: Event types; none means all.
+            owner: Whose events; None means everybody's.
         """
-        bound = {"stream": stream, "types": list(types)}
+        bound = {"stream": stream, "types": list(types), "owner": owner}
         with self._cursor() as cursor:
-            await self._interruptible(cursor, None, lambda: cursor.execute(_REPLAY, bound))
-            while rows := await self._interruptible(cursor, None, lambda: cursor.fetchmany(BATCH)):
+            await self._reading.run(cursor, None, lambda: cursor.execute(_REPLAY, bound))
+            while rows := await self._reading.run(cursor, None, lambda: cursor.fetchmany(BATCH)):
                 for id_, ts, type_, agent, task_id, data in rows:
                     yield id_, Event(type_, json.loads(data), agent, task_id, ts)
 
@@ -261,50 +252,6 @@ class EventStore:
 
     async def _write(self, function: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._writing, function, *args)
-
-    async def _interruptible(self, cursor: DuckDBPyConnection, timeout_s: float | None, function: Callable[[], T]) -> T:
-        """Run on a reading thread; when time is over or the caller is cancelled, stop the statement and wait for it."""
-        import duckdb
-
-        loop = asyncio.get_running_loop()
-        started: asyncio.Future[None] = loop.create_future()
-
-        def run() -> T:
-            loop.call_soon_threadsafe(started.set_result, None)
-            return function()
-
-        work = self._reading.submit(run)
-        job = asyncio.wrap_future(work)
-        self._jobs[job] = cursor
-        job.add_done_callback(self._jobs.pop)
-        try:
-            await asyncio.shield(started)
-            async with asyncio.timeout(timeout_s):
-                return await asyncio.shield(job)
-        except TimeoutError:
-            await self._interrupt(job)
-            raise QueryTimeout(
-                f"the query ran longer than {timeout_s:g} s: narrow it, for example with "
-                "WHERE ts > now() - INTERVAL 1 HOUR, or allow it more time"
-            ) from None
-        except asyncio.CancelledError:
-            if not work.cancel():
-                await self._interrupt(job)
-            raise
-        except duckdb.InterruptException as error:
-            raise InvalidQuery("the query was stopped because the event store is closing: ask again later") from error
-        except duckdb.Error as error:
-            raise EventStoreUnreadable(f"the event store {self.path} cannot be read: {one_line(error)}") from error
-
-    async def _interrupt(self, *jobs: asyncio.Future[Any]) -> None:
-        """Stop the statements of these jobs and wait until they have stopped."""
-        while pending := {job for job in jobs if not job.done()}:
-            for job in pending:  # an interrupt between two statements has no effect, so it is repeated
-                self._jobs[job].interrupt()
-            await asyncio.wait(pending, timeout=0.02)
-        for job in jobs:
-            if not job.cancelled():
-                job.exception()  # read, so that nobody is warned of it
 
     def _checkpoint(self) -> None:
         import duckdb

@@ -4,15 +4,15 @@ The events are the truth. What ``add`` finds new or changed is published first a
 piece of state together with the stream id of its event; a piece is only ever replaced by that of a later event. So the
 state is the same whatever the order in which writers and rebuilders come. A crash between the two steps leaves an event
 whose state is missing: the next ``add`` of the same content publishes it again (harmless, the content is equal) and
-writes it, and so does ``rebuild``. The state never holds what no event says.
+writes it, and so does a rebuild (``memory.graph_rebuild``). The state never holds what no event says.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 from errors import LuminaError
 from memory import keys
@@ -25,11 +25,13 @@ from memory.graph_items import (
     InvalidNode,
     Neighbourhood,
     Node,
-    Rebuilt,
     checked_edge,
     checked_node,
+    chunks,
+    content_of,
     node_id,
 )
+from memory.graph_scripts import SET_IF_LATER
 from memory.streams import Event
 
 if TYPE_CHECKING:
@@ -45,33 +47,16 @@ __all__ = [
     "InvalidNode",
     "Neighbourhood",
     "Node",
-    "Rebuilt",
     "UnknownNode",
     "node_id",
 ]
 
-T = TypeVar("T")
 CHUNK = 1_000
 """Nodes and edges of one round trip; the script holds the server for about 2 ms."""
 MAX_DEPTH = 5
 MAX_NEIGHBOURS = 1_000
-
-_SET_IF_LATER = """
-local function number(id)
-  local ms, seq = string.match(id, '^(%d+)-(%d+)')
-  return tonumber(ms) or 0, tonumber(seq) or 0
-end
-for i = 1, #ARGV, 3 do
-  local old = redis.call('HGET', KEYS[1], ARGV[i])
-  local keep = false
-  if old then
-    local old_ms, old_seq = number(old)
-    local ms, seq = number(ARGV[i + 1])
-    keep = old_ms > ms or (old_ms == ms and old_seq > seq)
-  end
-  if not keep then redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1] .. ' ' .. ARGV[i + 2]) end
-end
-"""
+MAX_LINKS = 100_000
+"""Links that one round trip of a neighbourhood brings at most."""
 
 
 class UnknownNode(LuminaError):
@@ -112,9 +97,9 @@ class GraphStore:
         items: dict[tuple[str, str], Node | Edge] = {("node", node.id): checked_node(node) for node in nodes}
         items |= {("edge", edge.key): checked_edge(edge) for edge in edges}
         new_nodes = new_edges = changed = 0
-        for chunk in _chunks(items.values(), CHUNK):
+        for chunk in chunks(items.values(), CHUNK):
             known = await self._contents(owner, chunk)
-            different = [(item, old) for item, old in zip(chunk, known, strict=True) if _content(item) != old]
+            different = [(item, old) for item, old in zip(chunk, known, strict=True) if content_of(item) != old]
             if not different:
                 continue
             new_nodes += sum(old is None and isinstance(item, Node) for item, old in different)
@@ -139,7 +124,7 @@ class GraphStore:
     async def several(self, owner: str, ids: Sequence[str]) -> dict[str, Node]:
         """Those of the nodes that exist, by id, in one round trip for each ``CHUNK``."""
         found: dict[str, Node] = {}
-        for chunk in _chunks(ids, CHUNK):
+        for chunk in chunks(ids, CHUNK):
             values = await self._redis.hmget(keys.graph_nodes(owner), chunk)
             found |= {id_: _node(id_, value) for id_, value in zip(chunk, values, strict=True) if value is not None}
         return found
@@ -198,52 +183,8 @@ class GraphStore:
             yield Edge.from_key(field, _data(value))
 
     async def owners(self) -> list[str]:
-        """Everyone who has a graph, sorted."""
+        """Everyone who has or had a graph, sorted."""
         return sorted(map(_text, await self._redis.smembers(keys.GRAPH_OWNERS)))
-
-    async def rebuild(self, entries: AsyncIterable[tuple[str, Event]]) -> Rebuilt:
-        """Drop the state of every owner and make it again from events, for example ``EventStore.replay(GRAPH_STREAM)``.
-
-        Events that are published while this runs and that ``entries`` does not hold may be missing afterwards: stop the
-        writers first, or rebuild again. Other types of events are ignored.
-        """
-        for owner in await self.owners():
-            await self.clear(owner)
-        applied = skipped = 0
-        batch: list[tuple[str, Event]] = []
-        async for entry in entries:
-            batch.append(entry)
-            if len(batch) >= CHUNK:
-                done = await self.apply(batch)
-                applied, skipped, batch = applied + done.events, skipped + done.skipped, []
-        done = await self.apply(batch)
-        return Rebuilt(applied + done.events, skipped + done.skipped)
-
-    async def apply(self, entries: Iterable[tuple[str, Event]]) -> Rebuilt:
-        """Bring the state to what these (stream id, event) say, unless it already follows from later ones."""
-        owned: dict[str, list[tuple[str, Node | Edge]]] = {}
-        skipped = 0
-        for id_, event in entries:
-            if event.type not in ("node.add", "edge.add"):
-                continue
-            try:
-                item = Node.from_dict(event.data) if event.type == "node.add" else Edge.from_dict(event.data)
-                owned.setdefault(str(event.data.get("owner", "")), []).append((id_, item))
-            except (InvalidNode, InvalidEdge):
-                skipped += 1
-        for owner, items in owned.items():
-            for chunk in _chunks(items, CHUNK):
-                await self._write(owner, chunk)
-        return Rebuilt(sum(map(len, owned.values())), skipped)
-
-    async def clear(self, owner: str) -> None:
-        """Drop the owner's state; the events stay, so that ``rebuild`` brings it back."""
-        links: set[str] = set()
-        async for edge in self.edges(owner):
-            links |= {keys.graph_links(owner, "out", edge.source), keys.graph_links(owner, "in", edge.target)}
-        for chunk in _chunks([*links, keys.graph_nodes(owner), keys.graph_edges(owner)], CHUNK):
-            await self._redis.unlink(*chunk)
-        await self._redis.srem(keys.GRAPH_OWNERS, owner)
 
     async def _contents(self, owner: str, items: Sequence[Node | Edge]) -> list[str | None]:
         """The kept content of each item, in one round trip."""
@@ -261,31 +202,31 @@ class GraphStore:
         return [None if value is None else value.partition(b" ")[2].decode() for value in islice(values, len(items))]
 
     async def _write(self, owner: str, items: Sequence[tuple[str, Node | Edge]]) -> None:
-        """Write a chunk in one round trip: links before contents, which ``add`` takes as a sign of both."""
+        """Write a chunk, links and contents in one transaction: ``add`` takes contents as a sign of both."""
         links: dict[str, dict[str, int]] = {}
         nodes: list[str] = []
         edges: list[str] = []
         for id_, item in items:
             if isinstance(item, Node):
-                nodes += (item.id, id_, _content(item))
+                nodes += (item.id, id_, content_of(item))
                 continue
-            edges += (item.key, id_, _content(item))
+            edges += (item.key, id_, content_of(item))
             out, into = keys.graph_links(owner, "out", item.source), keys.graph_links(owner, "in", item.target)
             links.setdefault(out, {})[f"{item.type}{SEPARATOR}{item.target}"] = 0
             links.setdefault(into, {})[f"{item.type}{SEPARATOR}{item.source}"] = 0
-        async with self._redis.pipeline(transaction=False) as pipe:
-            pipe.sadd(keys.GRAPH_OWNERS, owner)
+        await self._redis.sadd(keys.GRAPH_OWNERS, owner)  # in a slot of its own
+        async with self._redis.pipeline(transaction=True) as pipe:
             for key, members in links.items():
                 pipe.zadd(key, members)
             if nodes:
-                pipe.eval(_SET_IF_LATER, 1, keys.graph_nodes(owner), *nodes)
+                pipe.eval(SET_IF_LATER, 1, keys.graph_nodes(owner), *nodes)
             if edges:
-                pipe.eval(_SET_IF_LATER, 1, keys.graph_edges(owner), *edges)
+                pipe.eval(SET_IF_LATER, 1, keys.graph_edges(owner), *edges)
             await pipe.execute()
 
     async def _links(self, owner: str, ids: Sequence[str], limit: int) -> AsyncIterator[tuple[Edge, str, bool]]:
         """Edges at each of the nodes with their other end, and whether more of them were left out."""
-        for chunk in _chunks(ids, 100):
+        for chunk in chunks(ids, max(100, MAX_LINKS // limit)):
             async with self._redis.pipeline(transaction=False) as pipe:
                 for id_ in chunk:
                     pipe.zrange(keys.graph_links(owner, "out", id_), 0, limit)
@@ -299,7 +240,7 @@ class GraphStore:
                     yield edge, other, len(members) > limit
 
     async def _edges(self, owner: str, edge_keys: Sequence[str]) -> AsyncIterator[Edge]:
-        for chunk in _chunks(edge_keys, CHUNK):
+        for chunk in chunks(edge_keys, CHUNK):
             values = await self._redis.hmget(keys.graph_edges(owner), chunk)
             for key, value in zip(chunk, values, strict=True):
                 if value is not None:
@@ -312,20 +253,6 @@ class GraphStore:
             if field not in seen:
                 seen.add(field)
                 yield field.decode(), value
-
-
-def _chunks(items: Iterable[T], size: int) -> Iterable[list[T]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
-
-
-def _content(item: Node | Edge) -> str:
-    """What is kept of an item beside its identity: equal content is equal text."""
-    fields: Any = (
-        {name: value for name, value in item.to_dict().items() if name != "id"} if isinstance(item, Node) else item.data
-    )
-    return json.dumps(fields, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
 def _event(item: Node | Edge, owner: str, agent: str, task_id: str) -> Event:

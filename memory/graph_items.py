@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 from errors import LuminaError
 
@@ -18,6 +19,9 @@ MAX_DATA_BYTES = 65_536
 """Bytes that the JSON of ``data`` may have."""
 SEPARATOR = "\x1f"
 """Stands between the parts of an edge's key; a control character, which no id or type may hold."""
+
+
+T = TypeVar("T")
 
 
 class InvalidNode(LuminaError):
@@ -136,16 +140,6 @@ class Neighbourhood:
     """Whether the limit left something out."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rebuilt:
-    """What a ``rebuild`` read."""
-
-    events: int
-    """Node and edge events applied."""
-    skipped: int
-    """Node and edge events that hold no valid node or edge."""
-
-
 def checked_node(node: Node) -> Node:
     """The same node.
 
@@ -192,6 +186,21 @@ def canonical(error: Callable[[str], LuminaError], what: str, data: object) -> s
     if size > MAX_DATA_BYTES:
         raise error(f"{what}: data has {size} bytes of JSON; at most {MAX_DATA_BYTES} are kept")
     return text
+
+
+def content_of(item: Node | Edge) -> str:
+    """What is kept of an item beside its identity: equal content is equal text."""
+    fields: Any = (
+        {name: value for name, value in item.to_dict().items() if name != "id"} if isinstance(item, Node) else item.data
+    )
+    return json.dumps(fields, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The items in lists of at most that size."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
 
 
 def _check_text(error: Callable[[str], LuminaError], what: str, value: object, limit: int, required: bool) -> None:

@@ -108,6 +108,12 @@ def graph_links(owner: str, direction: str, node: str) -> str:
     return f"lumina:{{{owner}}}:graph:{direction}:{node}"
 
 
+def graph_rebuild(owner: str, token: str) -> tuple[str, str]:
+    """Nodes and edges (hashes as above) that a rebuild has made so far; gone an hour after it was killed."""
+    root = f"lumina:{{{owner}}}:graph:rebuild:{token}"
+    return f"{root}:nodes", f"{root}:edges"
+
+
 def conversation(owner: str, conversation_id: str) -> tuple[str, str, str]:
     """The title and dates (hash), turns (list) and idempotency keys (sorted set by turn) of a conversation."""
     root = f"lumina:{{{owner}}}:conversation:{conversation_id}"

@@ -55,3 +55,12 @@ async def _owner(request: Request, owner: Caller) -> str:
 
 Owner = Annotated[str, Depends(_owner)]
 """The owner that the request's key stands for; the default owner where no keys are set."""
+
+
+async def _owner_or_none(request: Request, owner: Owner) -> str | None:
+    return owner if request.state.api_keys else None
+
+
+OwnerOrNone = Annotated[str | None, Depends(_owner_or_none)]
+"""The owner whose events a request may read. None means everybody's: without keys only this machine is served, and
+whoever is on it may read the files as well."""

@@ -24,6 +24,7 @@ from graphs.runs import InvalidRequest, RunExists
 from graphs.tasks import InvalidTask
 from memory.conversations import UnknownConversation
 from memory.event_queries import InvalidQuery
+from memory.graph import InvalidEdge, InvalidNeighbourhood, InvalidNode, UnknownNode
 from memory.task_records import UnknownTask
 from models.fallback import NoModelAnswers
 from serving.headers import request_id_of
@@ -36,6 +37,10 @@ STATUS: dict[type[LuminaError], int] = {
     RateLimited: 429,
     RunExists: 409,
     InvalidQuery: 422,
+    InvalidNode: 422,
+    InvalidEdge: 422,
+    InvalidNeighbourhood: 422,
+    UnknownNode: 404,
     UnknownTopic: 404,
     UnknownConversation: 404,
     UnknownTask: 404,
@@ -43,6 +48,10 @@ STATUS: dict[type[LuminaError], int] = {
     NoModelAnswers: 503,
 }
 """HTTP status by error; everything else that Lumina can explain is a 500 without a trace."""
+
+_SHOWN_CHARACTERS = 2_000
+_SHOWN_ERRORS = 20
+"""How much of a wrong request its answer repeats."""
 
 
 INTERNAL = "something went wrong here; the log has the details under the request id"
@@ -68,6 +77,17 @@ def problem(status: int, title: str, detail: str, **extra: Any) -> Problem:
 def status_of(error: LuminaError) -> int:
     """The HTTP status that an error stands for."""
     return next((status for kind, status in STATUS.items() if isinstance(error, kind)), 500)
+
+
+def _shown(value: Any) -> Any:
+    """What was given, as it is when it is short and JSON, else the beginning of its text."""
+    try:
+        short = len(json.dumps(value, allow_nan=False)) <= _SHOWN_CHARACTERS
+    except (TypeError, ValueError):
+        short = False
+    except RecursionError:
+        return "(nested too deeply to be shown)"
+    return value if short else f"{value!r:.200}…"
 
 
 def install(app: FastAPI) -> None:
@@ -114,7 +134,7 @@ def install(app: FastAPI) -> None:
                 return problem(415, "Unsupported media type", detail)
         errors = [{"at": list(e["loc"]), "message": e["msg"], "given": _short(e.get("input"))} for e in found]
         detail = "; ".join(f"{'.'.join(map(str, e['at'][1:])) or e['at'][0]}: {e['message']}" for e in errors)
-        return problem(422, "Invalid request", detail, errors=errors)
+        return problem(422, "Invalid request", detail[:_SHOWN_CHARACTERS], errors=errors[:_SHOWN_ERRORS])
 
     app.add_exception_handler(LuminaError, explained)
     app.add_exception_handler(HTTPException, http)
@@ -191,5 +211,8 @@ def _short(value: Any) -> Any:
     """What was given, where that is a simple value that JSON has; else its beginning in words."""
     if value is None or isinstance(value, bool | int):
         return value
-    text = value if isinstance(value, str) else repr(value)
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except RecursionError:
+        return "(nested too deeply to be shown)"
     return text if len(text) <= 200 else f"{text[:200]}…"

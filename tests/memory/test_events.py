@@ -563,9 +563,9 @@ async def test_closing_right_after_a_query_has_ended_does_not_spin(tmp_path: Pat
     for _ in range(20):
         store = await EventStore.open(tmp_path / "events.duckdb")
         asking = asyncio.ensure_future(store.query("SELECT 1"))
-        while not store._jobs:
+        while not store._reading._jobs:
             await asyncio.sleep(0)
-        [job] = store._jobs
+        [job] = store._reading._jobs
         await asyncio.wait({job})
         async with asyncio.timeout(10):
             await store.close()

