@@ -18,7 +18,8 @@ from starlette.types import Receive, Scope, Send
 import services
 from errors import LuminaError
 from graphs.runs import Runner
-from serving import console, events, health, masterchat, planner, problems, tasks
+from serving import chat, console, events, health, masterchat, planner, problems, tasks
+from serving.turns import Turns, open_turns
 from settings import DEFAULT_OWNER, InvalidSettings, Settings, is_loopback
 
 STOP_S = 3
@@ -30,21 +31,30 @@ class PortTaken(LuminaError):
 
 
 Opener = Callable[[Settings], AbstractAsyncContextManager[Runner]]
+TurnsOpener = Callable[[Runner], AbstractAsyncContextManager[Turns]]
 
 
-def create_app(settings: Settings, *, open_runner: Opener = services.open_runner) -> FastAPI:
+def create_app(
+    settings: Settings, *, open_runner: Opener = services.open_runner, open_turns: TurnsOpener = open_turns
+) -> FastAPI:
     """The application on these settings; services open with its lifespan.
 
     Args:
         settings: Which services, and where.
         open_runner: Opens them; another one may hand in models or sources of its own.
+        open_turns: Opens what runs the turns of conversations; another one may have other times.
     """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        async with open_runner(settings) as runner, services.open_tasks(runner, settings) as (queue, scheduler):
+        async with (
+            open_runner(settings) as runner,
+            services.open_tasks(runner, settings) as (queue, scheduler),
+            open_turns(runner) as turns,
+        ):
             yield {
                 "runner": runner,
+                "turns": turns,
                 "tasks": queue,
                 "scheduler": scheduler,
                 "api_keys": settings.api_keys(),
@@ -59,6 +69,7 @@ def create_app(settings: Settings, *, open_runner: Opener = services.open_runner
     problems.install(app)
     app.include_router(health.router)
     app.include_router(masterchat.router)
+    app.include_router(chat.router)
     app.include_router(planner.router)
     app.include_router(events.router)
     app.include_router(tasks.router)

@@ -122,3 +122,9 @@ def lock(name: str) -> tuple[str, str, str]:
     """The token of who holds a lock (expires), the last token given (counter), and what its holders wrote (hash)."""
     root = f"{{lumina:lock:{name}}}"
     return f"{root}:held", f"{root}:fence", f"{root}:state"
+
+
+def run_log(task_id: str) -> tuple[str, str, str, str]:
+    """The head (hash), events (stream), holder's token and followers' sign of life (both expire) of a chat's run."""
+    root = f"lumina:{{run/{task_id}}}"
+    return f"{root}:head", f"{root}:events", f"{root}:holder", f"{root}:followed"

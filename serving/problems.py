@@ -14,8 +14,9 @@ from agents.crawl import UnknownTopic
 from errors import LuminaError
 from graphs.runs import InvalidRequest, RunExists
 from graphs.tasks import InvalidTask
-from memory.conversations import UnknownConversation
+from memory.conversations import InvalidTurn, UnknownConversation
 from memory.event_queries import InvalidQuery
+from memory.run_log import EventsGone, UnknownRun
 from memory.task_records import UnknownTask
 from models.fallback import NoModelAnswers
 from tools.wikipedia.source import SourceUnavailable
@@ -28,6 +29,9 @@ STATUS: dict[type[LuminaError], int] = {
     UnknownTopic: 404,
     UnknownConversation: 404,
     UnknownTask: 404,
+    UnknownRun: 404,
+    EventsGone: 410,
+    InvalidTurn: 422,
     SourceUnavailable: 503,
     NoModelAnswers: 503,
 }
