@@ -92,7 +92,8 @@ class Connection:
             Unreachable: no answer, after every try.
             Refused: an error that does not pass, or not soon enough.
         """
-        timeout = httpx.Timeout(self._http.timeout, read=SILENCE_S)
+        usual = self._http.timeout
+        timeout = httpx.Timeout(SILENCE_S, connect=usual.connect, write=usual.write, pool=usual.pool)
 
         async def send() -> httpx.Response:
             asked = self._http.build_request(

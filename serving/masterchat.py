@@ -112,6 +112,7 @@ async def events(
     head = await turns.head(task_id, owner)
     if head.ended and after == head.position:
         return Response(status_code=204)  # what keeps an EventSource from connecting again
+    await turns.check(head, after)
     return _stream(turns, head, after)
 
 
@@ -138,6 +139,7 @@ async def answer(
             422, f"{named} stands for another request, run {head.task_id}; leave it out, or use a new one"
         )
     if streamed:
+        await turns.check(head, after)
         return _stream(turns, head, after)
     return await _document(turns, head, request)
 
@@ -214,7 +216,7 @@ def _block(task_id: str, event: LoggedEvent, retry_ms: int | None) -> bytes:
 
 async def _document(turns: Turns, head: RunHead, request: Request) -> Response:
     """The end of a run, when it has come."""
-    async with aclosing(turns.follow(head)) as events:
+    async with aclosing(turns.follow(head, gaps=True)) as events:
         async for event in events:
             if event is None:
                 if await request.is_disconnected():

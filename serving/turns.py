@@ -81,17 +81,32 @@ class Turns:
         await self._logs.cancel(task_id)
         await self._take_over(head)  # nobody may hold it, and then somebody must say that it has ended
 
-    async def follow(self, head: RunHead, after: int = 0) -> AsyncGenerator[LoggedEvent | None, None]:
+    async def check(self, head: RunHead, after: int) -> None:
+        """Say now whether a run can be followed from here.
+
+        Raises:
+            EventsGone: it has not so many events, or those that follow are no longer kept.
+        """
+        if after > head.position:
+            raise EventsGone(f"run {head.task_id} has {head.position} events, and you have seen event {after} of it")
+        await self._logs.read(head.task_id, after, 1)
+
+    async def follow(
+        self, head: RunHead, after: int = 0, *, gaps: bool = False
+    ) -> AsyncGenerator[LoggedEvent | None, None]:
         """The events of a run after a position, to its end; None now and then, when nothing has come.
 
         A run that nobody holds is taken over. Without the run's end it ends when this process does.
+
+        Args:
+            head: The run.
+            after: Position of the last event known.
+            gaps: Pass over events that are no longer kept.
 
         Raises:
             EventsGone: they are no longer kept.
             UnknownRun: the log is gone.
         """
-        if after > head.position:
-            raise EventsGone(f"run {head.task_id} has {head.position} events, and you have seen event {after} of it")
         position, looked = after, 0.0
         while not self._closed:
             if time.monotonic() - looked >= self._look_s:
@@ -100,7 +115,7 @@ class Turns:
                     head = await self._logs.head(head.task_id, head.owner)
             log = self._held.get(head.task_id)
             news = log.news if log else None
-            events = await self._logs.read(head.task_id, position)
+            events = await self._logs.read(head.task_id, position, gaps=gaps)
             for event in events:
                 position = event.position
                 yield event
