@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
@@ -72,15 +72,15 @@ def _blocking(
 
 def _iterating(
     method: Callable[Concatenate[Any, P], AsyncGenerator[T, None]],
-) -> Callable[Concatenate[Any, P], Iterator[T]]:
+) -> Callable[Concatenate[Any, P], Generator[T, None, None]]:
     @functools.wraps(method)
-    def call(self: _Twin[Any], /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+    def call(self: _Twin[Any], /, *args: P.args, **kwargs: P.kwargs) -> Generator[T, None, None]:
         return _iterate(self._loop, method(self._twin, *args, **kwargs))
 
     return call
 
 
-def _iterate(loop: _Loop, items: AsyncGenerator[T, None]) -> Iterator[T]:
+def _iterate(loop: _Loop, items: AsyncGenerator[T, None]) -> Generator[T, None, None]:
     async def following() -> tuple[T] | None:
         async for item in items:
             return (item,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -42,6 +43,10 @@ class Problem(JSONResponse):
     """A response of type ``application/problem+json``."""
 
     media_type = "application/problem+json"
+
+    def render(self, content: Any) -> bytes:
+        """As ASCII: what was sent may hold half a surrogate pair, which has no UTF-8."""
+        return json.dumps(content).encode()
 
 
 def problem(status: int, title: str, detail: str, **extra: Any) -> Problem:

@@ -44,7 +44,7 @@ class Turns:
     def __init__(self, runner: Runner, logs: RunLogs) -> None:
         self._runner, self._logs = runner, logs
         self._look_s = min(LOOK_S, logs.grace_s / 5)
-        self._held: dict[str, _Log] = {}
+        self._held: dict[str, EventLog] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -141,12 +141,12 @@ class Turns:
         return True
 
     def _spawn(self, head: RunHead, hold: Hold) -> None:
-        log = self._held[head.task_id] = _Log(self._logs, hold, head.position)
+        log = self._held[head.task_id] = EventLog(self._logs, hold, head.position)
         task = asyncio.create_task(self._hold(head, hold, log), name=f"run {head.task_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _hold(self, head: RunHead, hold: Hold, log: _Log) -> None:
+    async def _hold(self, head: RunHead, hold: Hold, log: EventLog) -> None:
         """Run, write and keep the hold, until one of them ends; the outermost frame of a run."""
         run = asyncio.create_task(self._run(head, log), name="run")
         write = asyncio.create_task(log.write(), name="log")
@@ -192,7 +192,7 @@ class Turns:
                     return "abandoned"
             await asyncio.sleep(self._look_s)
 
-    async def _run(self, head: RunHead, log: _Log) -> None:
+    async def _run(self, head: RunHead, log: EventLog) -> None:
         """Put every event of the run into the log, an error at the end where one ended it."""
         spoken = Spoken()
         try:
@@ -259,7 +259,7 @@ async def open_turns(runner: Runner, logs: RunLogs | None = None) -> AsyncIterat
         await turns.close()
 
 
-class _Log:
+class EventLog:
     """The writing end of a run's log: events are put at once and written in batches, one round trip after another."""
 
     def __init__(self, logs: RunLogs, hold: Hold, position: int) -> None:
