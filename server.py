@@ -20,6 +20,7 @@ import services
 from errors import LuminaError
 from graphs.runs import Runner
 from serving import (
+    chat,
     console,
     documentation,
     event_export,
@@ -37,6 +38,7 @@ from serving.bodies import MAX_HEADER_BYTES, RequestLimits
 from serving.guards import Hosts, Origins
 from serving.headers import EXPOSED, AnswerHeaders
 from serving.http_metrics import CountRequests, HttpMetrics
+from serving.turns import Turns, open_turns
 from serving.usage_log import UsageLog
 from settings import DEFAULT_OWNER, InvalidSettings, Settings, is_loopback
 
@@ -49,15 +51,23 @@ class PortTaken(LuminaError):
 
 
 Opener = Callable[[Settings], AbstractAsyncContextManager[Runner]]
+TurnsOpener = Callable[[Runner], AbstractAsyncContextManager[Turns]]
 
 
-def create_app(settings: Settings, *, open_runner: Opener = services.open_runner, host: str | None = None) -> FastAPI:
+def create_app(
+    settings: Settings,
+    *,
+    open_runner: Opener = services.open_runner,
+    open_turns: TurnsOpener = open_turns,
+    host: str | None = None,
+) -> FastAPI:
     """The application on these settings; services open with its lifespan.
 
     Args:
         settings: Which services, and where.
         open_runner: Opens them; another one may hand in models or sources of its own.
         host: The address that it is bound to. Without keys, requests for any other name are refused then.
+        open_turns: Opens what runs the turns of conversations; another one may have other times.
     """
 
     http_metrics = HttpMetrics()
@@ -68,9 +78,11 @@ def create_app(settings: Settings, *, open_runner: Opener = services.open_runner
             open_runner(settings) as runner,
             services.open_tasks(runner, settings) as (queue, scheduler),
             UsageLog(runner.context.streams) as usage_log,
+            open_turns(runner) as turns,
         ):
             yield {
                 "runner": runner,
+                "turns": turns,
                 "tasks": queue,
                 "scheduler": scheduler,
                 "api_keys": settings.api_keys(),
@@ -96,6 +108,7 @@ def create_app(settings: Settings, *, open_runner: Opener = services.open_runner
     app.include_router(health.router)
     app.include_router(metrics.router)
     app.include_router(masterchat.router)
+    app.include_router(chat.router)
     app.include_router(planner.router)
     app.include_router(events.router)
     app.include_router(event_export.router)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.runnables import RunnableConfig
 
 from agents.context import Context
@@ -37,17 +38,31 @@ async def ask(
     max_tokens: int,
     agent: str,
     owner: str,
+    heard: Callable[[str], None] | None = None,
 ) -> Said:
     """Ask the chat model, and put what it used on the event stream.
 
     When the run's budget refused a paid model and another one answered, the usage says so.
 
+    Args:
+        context: The open services.
+        messages: What the model is told.
+        config: Of the run that asks.
+        max_tokens: Longest answer.
+        agent: Who asks.
+        owner: For whom.
+        heard: Gets the pieces of the answer as they come; together they are its text.
+
     Raises:
         NoModelAnswers: no provider answers.
         BudgetExceeded: nothing but the budget stands in the way.
+        AnswerCutShort: the provider failed when pieces had been heard.
     """
     started = time.perf_counter()
-    answer = await context.chat.ainvoke(list(messages), config, max_tokens=max_tokens)
+    if heard is None:
+        answer = await context.chat.ainvoke(list(messages), config, max_tokens=max_tokens)
+    else:
+        answer = await _listen(context, messages, config, max_tokens, heard)
     seconds = time.perf_counter() - started
     used, notes = answer.usage_metadata, answer.response_metadata
     usage = Usage(
@@ -72,6 +87,28 @@ async def ask(
     await context.streams.publish([Event("llm.usage", data, agent=agent, task_id=task_id)])
     whole = notes.get("finish_reason", "stop") != "length"
     return Said(str(answer.text).strip(), model, usage, whole)
+
+
+async def _listen(
+    context: Context,
+    messages: Sequence[BaseMessage],
+    config: RunnableConfig,
+    max_tokens: int,
+    heard: Callable[[str], None],
+) -> AIMessage:
+    """The whole answer, every piece of which was handed on; without the white space around it."""
+    whole, blank, begun = AIMessageChunk(content=""), "", False
+    stream = cast(AsyncGenerator[AIMessageChunk], context.chat.astream(list(messages), config, max_tokens=max_tokens))
+    async with aclosing(stream) as chunks:
+        async for chunk in chunks:
+            whole += chunk
+            text = blank + chunk.text if begun else chunk.text.lstrip()
+            said = text.rstrip()
+            if said:
+                heard(said)
+                begun = True
+            blank = text[len(said) :]
+    return whole
 
 
 async def ask_if_affordable(

@@ -10,11 +10,12 @@ from dataclasses import replace
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from pydantic import BaseModel, Field
 
-from agents.asking import ask, ask_if_affordable, is_small, writer_in_use
+from agents.asking import ask_if_affordable, is_small, writer_in_use
 from agents.citations import Citation, citation
 from agents.context import Context
 from agents.progress import report
-from agents.prompts import ANSWER, CHAT
+from agents.prompts import ANSWER
+from agents.replying import Recalled, reply
 from agents.spec import AgentOutput, AgentSpec, Assignment, Check, RunView, Usage
 from errors import LuminaError
 from memory.streams import Event
@@ -29,10 +30,6 @@ PASSAGES_FOR_MODEL = 3
 PASSAGES_FOR_SMALL_MODEL = 1
 """The same for the tiny embedded one, whose words must stand in one sentence anyway: it reads 200 tokens a second."""
 ANSWER_TOKENS = 96
-REPLY_TOKENS = 160
-RECALLED_TURNS = 3
-EARLIER_TURNS = 6
-"""Turns of the same conversation that the model sees."""
 UNKNOWN = "I don't know."
 
 
@@ -58,6 +55,7 @@ class QAOutput(AgentOutput):
     confidence: float = Field(0.0, ge=0, le=1, description="How sure it is that the evidence answers the question.")
     phrased_by: str = Field("quote", description="quote, or the model whose words were found in the evidence.")
     looked_at: list[str] = Field(default_factory=list, description="What was read to answer, best first.")
+    recalled: list[Recalled] = Field(default_factory=list, description="Earlier messages that the model was given.")
 
 
 def build_qa(context: Context) -> Runnable[QAInput, QAOutput]:
@@ -70,9 +68,12 @@ def build_qa(context: Context) -> Runnable[QAInput, QAOutput]:
 
     async def qa(request: QAInput, config: RunnableConfig) -> QAOutput:
         started = time.perf_counter()
-        output = await (_answer if request.grounded else _reply)(context, request, config)
-        for piece in re.findall(r"\S+\s*", output.answer):
-            report("token", agent="qa", text=piece)
+        if request.grounded:
+            output = await _answer(context, request, config)
+            for piece in re.findall(r"\S+\s*", output.answer):
+                report("token", agent="qa", text=piece)
+        else:
+            output = await _reply(context, request, config)
         for cited in output.citations:
             report("citation", **cited.model_dump())
         data = {
@@ -203,21 +204,15 @@ def _renumber(text: str, evidence: Sequence[Evidence]) -> tuple[str, list[int]]:
 
 
 async def _reply(context: Context, request: QAInput, config: RunnableConfig) -> QAOutput:
-    """Plain conversation, with what was said before."""
-    recalled = await context.conversations.recall(
-        request.owner, request.question, RECALLED_TURNS, exclude_conversation=request.conversation_id
+    said, recalled = await reply(
+        context,
+        request.question,
+        config,
+        owner=request.owner,
+        conversation_id=request.conversation_id,
+        heard=lambda piece: report("token", agent="qa", text=piece),
     )
-    turns = []
-    if request.conversation_id:
-        turns = await context.conversations.turns(request.owner, request.conversation_id, last=EARLIER_TURNS)
-    earlier = [(turn.role, turn.content) for turn in turns if turn.content != request.question]
-    messages = CHAT.format_messages(
-        recalled="".join(f"\nEarlier it was said: {message.text}" for message in recalled),
-        earlier=earlier,
-        message=request.question,
-    )
-    said = await ask(context, messages, config, max_tokens=REPLY_TOKENS, agent="qa", owner=request.owner)
-    return QAOutput(answer=said.text, phrased_by=said.model, usage=said.usage)
+    return QAOutput(answer=said.text, phrased_by=said.model, usage=said.usage, recalled=recalled)
 
 
 def _request(assignment: Assignment, run: RunView) -> QAInput:

@@ -32,6 +32,7 @@ from memory.conversation_items import (
     turn_from,
     unknown,
 )
+from memory.conversation_scripts import APPEND, CREATE, RENAME, SLICE
 from memory.streams import now_ms
 
 if TYPE_CHECKING:
@@ -51,58 +52,6 @@ __all__ = [
 
 MAX_PAGE = 200
 """Conversations of one page of a list."""
-
-# KEYS: head, turns, sent, list. ARGV: now, most turns kept, lifetime in ms (0: for ever), conversation id,
-# idempotency key or "", title if there is none yet, then the turns. Answers false when there is no such conversation,
-# else the turns as stored: "number json". A resend answers with what the first sending stored, as far as it is kept.
-_APPEND = """
-if redis.call('EXISTS', KEYS[1]) == 0 then return false end
-if ARGV[5] ~= '' then
-  local first = redis.call('ZSCORE', KEYS[3], ARGV[5])
-  if first then
-    local count = tonumber(redis.call('HGET', KEYS[1], 'turns'))
-    local from = tonumber(first) - count - 1
-    local kept = redis.call('LLEN', KEYS[2])
-    return redis.call('LRANGE', KEYS[2], math.max(from, -kept), math.min(from + #ARGV - 7, -1))
-  end
-end
-local stored = {}
-local first
-for i = 7, #ARGV do
-  local number = redis.call('HINCRBY', KEYS[1], 'turns', 1)
-  first = first or number
-  stored[#stored + 1] = number .. ' ' .. ARGV[i]
-  redis.call('RPUSH', KEYS[2], stored[#stored])
-end
-local last = tonumber(redis.call('HGET', KEYS[1], 'turns'))
-redis.call('LTRIM', KEYS[2], -tonumber(ARGV[2]), -1)
-if ARGV[5] ~= '' then redis.call('ZADD', KEYS[3], first, ARGV[5]) end
-redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', last - tonumber(ARGV[2]))
-redis.call('HSET', KEYS[1], 'updated', ARGV[1])
-if redis.call('HGET', KEYS[1], 'title') == '' then redis.call('HSET', KEYS[1], 'title', ARGV[6]) end
-redis.call('ZADD', KEYS[4], ARGV[1], ARGV[4])
-if tonumber(ARGV[3]) > 0 then
-  for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], ARGV[3]) end
-  redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', tonumber(ARGV[1]) - tonumber(ARGV[3]))
-end
-return stored
-"""
-
-# KEYS: head, list. ARGV: now, lifetime in ms, conversation id, title.
-_CREATE = """
-if redis.call('EXISTS', KEYS[1]) == 0 then
-  redis.call('HSET', KEYS[1], 'title', ARGV[4], 'created', ARGV[1], 'updated', ARGV[1], 'turns', 0)
-  redis.call('ZADD', KEYS[2], ARGV[1], ARGV[3])
-  if tonumber(ARGV[2]) > 0 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
-end
-return redis.call('HGETALL', KEYS[1])
-"""
-
-_RENAME = """
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-redis.call('HSET', KEYS[1], 'title', ARGV[1])
-return 1
-"""
 
 
 class Conversations:
@@ -139,7 +88,7 @@ class Conversations:
         id_ = str(uuid.uuid4()) if conversation_id is None else checked_id(conversation_id)
         head, _, _ = keys.conversation(owner, id_)
         reply = await self._redis.eval(
-            _CREATE, 2, head, keys.conversations(owner), now_ms(), self._ttl_ms, id_, checked_title(title)
+            CREATE, 2, head, keys.conversations(owner), now_ms(), self._ttl_ms, id_, checked_title(title)
         )
         return conversation_from(id_, dict(zip(reply[::2], reply[1::2], strict=True)))
 
@@ -175,7 +124,7 @@ class Conversations:
         title = next((title_from(message.content) for message in messages if message.role == "user"), "")
         head, turns, sent = keys.conversation(owner, id_)
         reply: list[bytes] | None = await self._redis.eval(
-            _APPEND, 4, head, turns, sent, keys.conversations(owner),
+            APPEND, 4, head, turns, sent, keys.conversations(owner),
             now, self._max_turns, self._ttl_ms, id_, idempotency_key, title, *texts,
         )  # fmt: skip
         if reply is None:
@@ -197,21 +146,27 @@ class Conversations:
             raise unknown(conversation_id)
         return conversation_from(id_, fields)
 
-    async def turns(self, owner: str, conversation_id: str, *, last: int | None = None) -> list[Turn]:
+    async def turns(
+        self, owner: str, conversation_id: str, *, last: int | None = None, before: int | None = None
+    ) -> list[Turn]:
         """The latest turns, oldest first; all that are kept when ``last`` is None.
+
+        Args:
+            owner: Whose conversation.
+            conversation_id: Which.
+            last: Turns at most.
+            before: Only turns with a lower number.
 
         Raises:
             UnknownConversation: when the owner has no such conversation.
         """
         id_ = checked_id(conversation_id)
         head, turns, _ = keys.conversation(owner, id_)
-        async with self._redis.pipeline(transaction=True) as pipe:
-            pipe.exists(head)
-            pipe.lrange(turns, -(self._max_turns if last is None else max(last, 1)), -1)
-            exists, values = await pipe.execute()
-        if not exists:
+        limit = self._max_turns if last is None else max(last, 0)
+        values: list[bytes] | None = await self._redis.eval(SLICE, 2, head, turns, before or 0, limit)
+        if values is None:
             raise unknown(conversation_id)
-        return [] if last is not None and last < 1 else [turn_from(owner, id_, value) for value in values]
+        return [turn_from(owner, id_, value) for value in values]
 
     async def page(self, owner: str, *, limit: int = 20, after: str | None = None) -> ConversationPage:
         """The owner's conversations, latest first; one that gets a turn meanwhile moves to the first page.
@@ -248,7 +203,7 @@ class Conversations:
             InvalidTurn: when the title is too long.
         """
         head, _, _ = keys.conversation(owner, checked_id(conversation_id))
-        if not await self._redis.eval(_RENAME, 1, head, checked_title(title)):
+        if not await self._redis.eval(RENAME, 1, head, checked_title(title)):
             raise unknown(conversation_id)
 
     async def delete(self, owner: str, conversation_id: str) -> None:

@@ -139,3 +139,9 @@ def lock(name: str) -> tuple[str, str, str]:
 def rate_limit(owner: str, agent: str) -> str:
     """Number: when an owner's token bucket for an agent is full again (microseconds since the epoch); expires then."""
     return f"lumina:{{{owner}}}:rate_limit:{agent}"
+
+
+def run_log(task_id: str) -> tuple[str, str, str, str]:
+    """The head (hash), events (stream), holder's token and followers' sign of life (both expire) of a chat's run."""
+    root = f"lumina:{{run/{task_id}}}"
+    return f"{root}:head", f"{root}:events", f"{root}:holder", f"{root}:followed"

