@@ -16,7 +16,7 @@ from graphs.runs import InvalidRequest, RunExists
 from graphs.tasks import InvalidTask
 from memory.conversations import UnknownConversation
 from memory.event_queries import InvalidQuery
-from memory.task_records import UnknownTask
+from memory.task_records import TaskNotRetryable, UnknownTask
 from models.fallback import NoModelAnswers
 from tools.wikipedia.source import SourceUnavailable
 
@@ -28,6 +28,7 @@ STATUS: dict[type[LuminaError], int] = {
     UnknownTopic: 404,
     UnknownConversation: 404,
     UnknownTask: 404,
+    TaskNotRetryable: 409,
     SourceUnavailable: 503,
     NoModelAnswers: 503,
 }
