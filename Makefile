@@ -43,6 +43,9 @@ types: $(STAMP)  ## mypy --strict
 test: $(STAMP)  ## every test
 	@$(BIN)/pytest
 
+chaos: $(STAMP)  ## kill, freeze, fill and restart everything, and count what was lost (about 6 minutes)
+	@$(BIN)/python -m benchmarks.chaos
+
 check: lint types test  ## what CI runs
 
 format: $(STAMP)  ## put the code into the house's format
@@ -51,4 +54,4 @@ format: $(STAMP)  ## put the code into the house's format
 clean:  ## remove the virtual environment and what it kept
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info build
 
-.PHONY: help setup demo serve lint types test check format clean
+.PHONY: help setup demo serve lint types test chaos check format clean

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -156,6 +157,65 @@ class MasterChat:
         except httpx.HTTPError as error:
             raise MasterChatError(f"no answer from {self._http.base_url}: {error}") from error
         if response.status_code != 200:
+            raise _refused(response)
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    async def submit_task(self, *, idempotency_key: str | None = None, **fields: Any) -> dict[str, Any]:
+        """Queue work for later and return the task.
+
+        Args:
+            idempotency_key: The same key gives the same task, for 24 hours.
+            fields: ``crawl=[…]``, or ``kind="ask"`` (``summarise``, ``plan``) with ``message`` and ``topics``; ``hops``
+                and ``max_nodes`` with both.
+
+        Raises:
+            MasterChatError: the server cannot be reached or refuses the task.
+        """
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        return await self._ask("POST", "/tasks", json=fields, headers=headers)
+
+    async def tasks(
+        self, *, status: str | None = None, kind: str | None = None, cursor: str | None = None, limit: int = 50
+    ) -> dict[str, Any]:
+        """One page of one's own tasks, newest first: ``tasks``, and ``cursor`` for the next page.
+
+        Raises:
+            MasterChatError: the server cannot be reached or refuses a filter.
+        """
+        given = {"status": status, "kind": kind, "cursor": cursor, "limit": limit}
+        return await self._ask("GET", "/tasks", params={name: value for name, value in given.items() if value})
+
+    async def task(self, task_id: str) -> dict[str, Any]:
+        """A task with its progress and, at the end, its result or error.
+
+        Raises:
+            MasterChatError: the server cannot be reached, or there is no such task.
+        """
+        return await self._ask("GET", f"/tasks/{quote(task_id, safe='')}")
+
+    async def cancel_task(self, task_id: str) -> dict[str, Any]:
+        """Cancel a task; one that has ended stays as it is.
+
+        Raises:
+            MasterChatError: the server cannot be reached, or there is no such task.
+        """
+        return await self._ask("DELETE", f"/tasks/{quote(task_id, safe='')}")
+
+    async def retry_task(self, task_id: str) -> dict[str, Any]:
+        """Queue a dead or cancelled task again.
+
+        Raises:
+            MasterChatError: the server cannot be reached, there is no such task, or it is neither (status 409).
+        """
+        return await self._ask("POST", f"/tasks/{quote(task_id, safe='')}/retry")
+
+    async def _ask(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        try:
+            response = await self._http.request(method, path, **options)
+        except httpx.HTTPError as error:
+            raise MasterChatError(f"no answer from {self._http.base_url}: {error}") from error
+        if not response.is_success:
             raise _refused(response)
         answer: dict[str, Any] = response.json()
         return answer

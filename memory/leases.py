@@ -14,6 +14,7 @@ from loguru import logger
 from redis import exceptions
 
 from errors import LuminaError
+from memory.fencing import fenced
 
 if TYPE_CHECKING:
     from memory.task_records import Task
@@ -51,6 +52,12 @@ class Lease:
         """Fencing token; give it to whatever else the task writes to."""
         self.lease_s = queue.lease_s
         self._queue = queue
+        self._renewed = time.monotonic()
+
+    async def ensure_held(self) -> None:
+        """Renew the lease if it may have run out since the last renewal, as when the process was stopped meanwhile."""
+        if time.monotonic() - self._renewed >= self.lease_s:
+            await self.renew()
 
     async def renew(self) -> None:
         """Say that the worker is alive."""
@@ -84,6 +91,7 @@ class Lease:
         return int(self.lease_s * 1000)
 
     async def _write(self, script: str, *values: str | int) -> None:
+        asked = time.monotonic()
         reply: bytes = await self._queue.call(script, self.task.id, self.fence, *values)
         if reply == b"cancelled":
             raise TaskCancelled(f"task {self.task.id} was cancelled; {script} by {self.worker} was refused")
@@ -92,11 +100,14 @@ class Lease:
                 f"task {self.task.id} is no longer held by {self.worker} with token {self.fence} "
                 f"({reply.decode()}); {script} was refused"
             )
+        self._renewed = asked
 
 
 @contextlib.asynccontextmanager
 async def hold(lease: Lease) -> AsyncIterator[Lease]:
     """Renew a lease while the body runs, and stop the body when the task is no longer its own.
+
+    What the body writes to streams, checkpoints and the library is fenced too; see ``memory.fencing``.
 
     Raises:
         LeaseLost: the lease went to another, or could not be renewed before it ran out; the body was cancelled.
@@ -130,7 +141,8 @@ async def hold(lease: Lease) -> AsyncIterator[Lease]:
     keeper = asyncio.create_task(keep())
     try:
         try:
-            yield lease
+            with fenced(lease.ensure_held):
+                yield lease
         finally:
             keeper.cancel()
             await asyncio.wait({keeper})

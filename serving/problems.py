@@ -18,6 +18,7 @@ from memory.conversations import UnknownConversation
 from memory.event_queries import InvalidQuery
 from memory.task_records import TaskNotRetryable, UnknownTask
 from models.fallback import NoModelAnswers
+from serving.tasks import KeyUsed
 from tools.wikipedia.source import SourceUnavailable
 
 STATUS: dict[type[LuminaError], int] = {
@@ -29,6 +30,7 @@ STATUS: dict[type[LuminaError], int] = {
     UnknownConversation: 404,
     UnknownTask: 404,
     TaskNotRetryable: 409,
+    KeyUsed: 422,
     SourceUnavailable: 503,
     NoModelAnswers: 503,
 }

@@ -6,11 +6,15 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, HTTPException, Query, Response
+from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from errors import LuminaError
+from graphs.goals import GoalFile
+from graphs.runs import check_request
 from graphs.tasks import KINDS, InvalidTask, request_of
 from memory.task_records import Status, Task, UnknownTask
+from memory.tasks import TaskQueue
 from serving.auth import Owner
 from serving.dependencies import OpenRunner, Tasks
 
@@ -89,6 +93,28 @@ class TaskList(BaseModel):
     cursor: str | None = Field(description="Give it back for the next page; null on the last one.")
 
 
+class KeyUsed(LuminaError):
+    """An idempotency key that stands for another task."""
+
+
+async def submit_checked(
+    queue: TaskQueue, goals: GoalFile, body: TaskRequest, owner: str, idempotency_key: str | None = None
+) -> Task:
+    """Queue a task that can be run, or return the one that was submitted before with this key.
+
+    Raises:
+        InvalidTask: no worker could run it.
+        InvalidRequest: there is nothing to work on.
+        KeyUsed: the key stands for another task.
+    """
+    kind, payload = body.chosen_kind(), body.payload()
+    check_request(goals, request_of(kind, payload, owner))
+    task = await queue.submit(kind, payload, owner=owner, idempotency_key=idempotency_key)
+    if (task.kind, task.payload) != (kind, payload):
+        raise KeyUsed(f"the Idempotency-Key was used for another task, {task.id}; use a new one")
+    return task
+
+
 @router.post("", status_code=202)
 async def submit(
     body: TaskRequest,
@@ -99,11 +125,7 @@ async def submit(
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
 ) -> TaskView:
     """Queue a task. With the same ``Idempotency-Key`` the same task comes back, for 24 hours."""
-    kind, payload = body.chosen_kind(), body.payload()
-    runner.validate(request_of(kind, payload, owner))
-    task = await queue.submit(kind, payload, owner=owner, idempotency_key=idempotency_key)
-    if (task.kind, task.payload) != (kind, payload):
-        raise HTTPException(422, f"the Idempotency-Key was used for another task, {task.id}; use a new one")
+    task = await submit_checked(queue, runner.goals, body, owner, idempotency_key)
     response.headers["Location"] = f"{router.prefix}/{task.id}"
     return TaskView.of(task)
 

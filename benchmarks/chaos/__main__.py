@@ -1,7 +1,7 @@
 """Every fault, really done, and what it cost: ``make chaos``, or ``python -m benchmarks.chaos [--small] [FAULT …]``.
 
-Each runs on an embedded Redis of its own with real processes. The exit code is 1 when something was lost, done twice, or
-late. docs/decisions/faults.md says what each does and how it counts.
+Each runs on an embedded Redis of its own with real processes. The exit code is 1 when something was lost, done twice,
+or late. docs/decisions/faults.md says what each does and how it counts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The processes that are killed, frozen and led astray: ``python -m benchmarks.chaos.child ROLE FOLDER …``.
 
-``worker`` takes tasks as ``lumina worker`` does; its kind ``nothing`` waits, or fails when the payload says so. ``ingester``
-takes events into DuckDB as ``lumina serve`` does. Each prints a line when it is ready, and ends well on SIGTERM.
+``worker`` takes tasks as ``lumina worker`` does; its kind ``nothing`` waits, or fails when the payload says so.
+``ingester`` takes events into DuckDB as ``lumina serve`` does. Each prints a line when it is ready, and ends well on
+SIGTERM.
 """
 
 from __future__ import annotations
@@ -14,13 +15,10 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from errors import LuminaError
-from graphs.runs import Runner
-from graphs.tasks import KINDS, TaskKind, take_tasks
 from memory import keys
 from memory.consumers import Consumer
 from memory.events import open_events
@@ -28,10 +26,10 @@ from memory.leases import Lease
 from memory.redis_server import open_redis
 from memory.streams import Delivered
 from memory.tasks import TaskQueue
-from services import open_runner
-from settings import load_settings
-from tools.wikipedia.opening import open_source
-from tools.wikipedia.source import Fetched, WikiSource
+
+if TYPE_CHECKING:
+    from graphs.runs import Runner
+    from tools.wikipedia.source import Fetched, WikiSource
 
 NEVER = 1_000_000
 
@@ -41,7 +39,7 @@ class Poison(LuminaError):
 
 
 class NotedSource:
-    """An encyclopaedia that notes the titles of every request, and holds the answer of one back until a file is there."""
+    """An encyclopaedia that notes the titles of each request, and holds one answer back until a file is there."""
 
     def __init__(self, source: WikiSource, log: Path, hold_at: int) -> None:
         self._source, self._log, self._hold_at = source, log, hold_at
@@ -54,7 +52,8 @@ class NotedSource:
         with self._log.open("a") as file:
             file.write("|".join(titles) + "\n")
         self._requests += 1
-        while self._requests == self._hold_at and not self._log.with_suffix(".go").exists():
+        go = self._log.with_suffix(".go")
+        while self._requests == self._hold_at and not go.exists():  # noqa: ASYNC110  # another process makes it
             await asyncio.sleep(0.02)
         return fetched
 
@@ -70,30 +69,32 @@ async def _nothing(runner: Runner, lease: Lease) -> dict[str, Any]:
     return {"attempt": lease.task.attempts}
 
 
-async def _crawl(runner: Runner, lease: Lease) -> dict[str, Any]:
-    try:
-        return await KINDS["crawl"].run(runner, lease)
-    finally:
-        print(f"left {lease.task.id}", flush=True)
-
-
-REGISTRY = {**KINDS, "nothing": TaskKind(_nothing), "crawl": replace(KINDS["crawl"], run=_crawl)}
-
-
 async def work(given: argparse.Namespace, stop: asyncio.Event) -> None:
     """Take tasks until told to stop."""
+    # A second of imports, which an ingester does not need.
+    from graphs.tasks import KINDS, TaskKind, take_tasks
+    from services import open_runner
+    from settings import load_settings
+    from tools.wikipedia.opening import open_source
+
+    async def crawl(runner: Runner, lease: Lease) -> dict[str, Any]:
+        try:
+            return await KINDS["crawl"].run(runner, lease)
+        finally:
+            print(f"left {lease.task.id}", flush=True)
+
+    registry = {"nothing": TaskKind(_nothing), "crawl": TaskKind(crawl)}
     settings = load_settings(data_dir=given.folder, wiki_source=str(given.sample))
     async with open_source(str(given.sample), contact="chaos") as source:
         noted = NotedSource(source, given.log, given.hold_at)
         async with open_runner(settings, owns_files=False, source=noted) as runner:
             queue = TaskQueue(runner.context.redis, lease_s=given.lease, max_attempts=given.attempts)
             print("ready", flush=True)
-            options = {"concurrency": given.concurrency, "registry": REGISTRY}
-            await take_tasks(runner, queue, ["nothing", "crawl"], stop=stop, **options)
+            await take_tasks(runner, queue, list(registry), concurrency=given.concurrency, stop=stop, registry=registry)
 
 
 async def ingest(given: argparse.Namespace, stop: asyncio.Event) -> None:
-    """Take the graph's events into DuckDB until told to stop, or until the batch after which the process kills itself."""
+    """Take the graph's events into DuckDB until told to stop, or up to the batch after which it kills itself."""
     batches = 0
     async with open_redis(None, given.folder) as redis, open_events(given.store) as events:
         if given.file_limit:

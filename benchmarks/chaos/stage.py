@@ -1,4 +1,4 @@
-"""What a fault happens on: an embedded Redis, an event store, processes beside them, and the books that must balance."""
+"""What a fault happens on: an embedded Redis, an event store, processes, and the books that must balance."""
 
 from __future__ import annotations
 
@@ -30,10 +30,7 @@ from memory.tasks import LEASE_S, MAX_ATTEMPTS, TaskQueue
 
 ROOT = Path(__file__).parents[2]
 OWNER = "chaos"
-FAKETIME = next(
-    (path for path in Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")),
-    None,
-)
+FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 """libfaketime, where it is installed (Debian's package of this name)."""
 
 
@@ -119,7 +116,10 @@ class Stage:
     scale: Scale
     redis: Redis
     queue: TaskQueue
+    started: int = 0
+    """How many processes were."""
     children: list[Child] = field(default_factory=list)
+    reading: list[asyncio.Task[None]] = field(default_factory=list)
     chance: random.Random = field(default_factory=lambda: random.Random(4))
 
     @property
@@ -129,8 +129,8 @@ class Stage:
 
     async def start(self, role: str, *words: str | Path | int | float, faketime: str = "") -> Child:
         """Start a process and wait until it is ready."""
-        number = len(self.children)
-        scale = self.scale
+        number, scale = self.started, self.scale
+        self.started += 1
         options = ["--sample", self.sample, "--lease", scale.lease_s, "--attempts", scale.attempts]
         options += ["--log", self.log(number), "--store", self.folder / "child.duckdb", *words]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -147,11 +147,9 @@ class Stage:
             )
         child = Child(process, errors, asyncio.Queue())
         self.children.append(child)
-        self._reading.append(asyncio.create_task(_read(child)))
+        self.reading.append(asyncio.create_task(_read(child)))
         await child.said("ready", scale.patience_s)
         return child
-
-    _reading: list[asyncio.Task[None]] = field(default_factory=list)
 
     def log(self, number: int) -> Path:
         """Where the encyclopaedia of a process notes what it was asked for."""
@@ -204,7 +202,8 @@ class Stage:
 
     async def tasks(self) -> dict[str, Task]:
         """Every task there is."""
-        found, cursor = {}, None
+        found: dict[str, Task] = {}
+        cursor = None
         while True:
             page = await self.queue.list(cursor=cursor, limit=200)
             found |= {task.id: task for task in page.tasks}
@@ -293,9 +292,7 @@ async def _read(child: Child) -> None:
 
 
 @contextlib.asynccontextmanager
-async def open_stage(
-    folder: Path, sample: Path, scale: Scale, *, binary: Path | None = None
-) -> AsyncIterator[Stage]:
+async def open_stage(folder: Path, sample: Path, scale: Scale, *, binary: Path | None = None) -> AsyncIterator[Stage]:
     """A stage; at its end every process that is left is killed."""
     async with open_redis(None, folder / "data", binary=binary) as redis:
         await Streams(redis).setup()
@@ -308,4 +305,4 @@ async def open_stage(
             for child in stage.children:
                 if child.process.returncode is None:
                     await child.kill()
-            await asyncio.gather(*stage._reading)
+            await asyncio.gather(*stage.reading)

@@ -10,7 +10,6 @@ from typing import Any
 
 from benchmarks.chaos.stage import FAKETIME, Child, NotReached, Outcome, Stage
 from memory import keys
-from memory.leases import BACKOFF_S
 from memory.task_records import Task
 
 CRAWL: dict[str, Any] = {"topics": ["Mandelbrot set"], "hops": 3, "max_nodes": 64}
@@ -98,7 +97,7 @@ async def killed_at_random(stage: Stage) -> Outcome:
     """Many tasks over several workers that are killed again and again; every one ends once, and the books agree."""
     scale = stage.scale
     payloads = [{"ms": stage.chance.randrange(100), "poison": n % 100 == 50} for n in range(scale.tasks)]
-    workers = [await stage.start("worker", "--concurrency", 4) for _ in range(scale.workers)]
+    workers = await asyncio.gather(*(stage.start("worker", "--concurrency", 4) for _ in range(scale.workers)))
     held: dict[str, float] = {}
     async with stage.ingesting() as events:
         submitting = asyncio.create_task(stage.submit(payloads))
@@ -135,7 +134,7 @@ async def killed_at_random(stage: Stage) -> Outcome:
 async def _went_on(events: Any, held: dict[str, float]) -> float:
     """The longest time until a task of a killed worker was begun by another."""
     sql = "SELECT task_id, epoch_ms(ts) FROM events WHERE type = 'task.start' ORDER BY ts"
-    waits = {}
+    waits: dict[str, float] = {}
     for task_id, ts in (await events.query(sql, max_rows=1_000_000, timeout_s=60)).rows:
         if task_id in held and ts / 1000 > held[task_id]:
             waits.setdefault(task_id, ts / 1000 - held[task_id])
@@ -157,10 +156,9 @@ async def poisoned(stage: Stage) -> Outcome:
     lost += sum(tasks[task_id].attempts != stage.scale.attempts for task_id in poison)
     lost += len(poison) - int(await stage.redis.xlen(keys.dead_letters(keys.TASKS_STREAM)))
     recovered_s = max(tasks[task_id].finished_ms for task_id in good) / 1000 - began
-    first_dead_s = min(tasks[task_id].finished_ms for task_id in poison) / 1000 - began
-    blocked = recovered_s > first_dead_s and stage.scale.attempts > 2 * BACKOFF_S
-    note = f"{note}; the good ended {recovered_s:.1f} s, the first dead {first_dead_s:.1f} s after the start"
-    return Outcome("20 tasks that always fail before 100 good", lost + blocked, duplicated, recovered_s, note)
+    last_dead_s = max(tasks[task_id].finished_ms for task_id in poison) / 1000 - began
+    note = f"{note}; the last of the good ended after {recovered_s:.1f} s, of the poison after {last_dead_s:.1f} s"
+    return Outcome("20 tasks that always fail before 100 good", lost, duplicated, recovered_s, note)
 
 
 async def clock_of_a_worker_moved(stage: Stage) -> Outcome:
@@ -170,9 +168,8 @@ async def clock_of_a_worker_moved(stage: Stage) -> Outcome:
         clocks: list[tuple[list[Any], str]] = [([], f"{sign}{day}s") for sign in "+-"]
     else:
         clocks = [(["--clock", f"{sign}{day}"], "") for sign in ("", "-")]
-    for words, faketime in clocks:
-        await stage.start("worker", *words, faketime=faketime)
-    right = await stage.start("worker")
+    moved = [stage.start("worker", *words, faketime=faketime) for words, faketime in clocks]
+    right, *_ = await asyncio.gather(stage.start("worker"), *moved)
     async with stage.ingesting() as events:
         count = stage.scale.tasks // 10
         ids = await stage.submit([{"ms": stage.chance.randrange(20), "poison": n % 10 == 5} for n in range(count)])

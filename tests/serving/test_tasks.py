@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from graphs.runs import Runner
+from masterchat import MasterChat, MasterChatError
 from server import create_app
 from settings import load_settings
 from tools.wikipedia.source import Fetched, SourceUnavailable
@@ -131,7 +132,11 @@ async def test_a_task_whose_server_stops_is_handed_back_and_done_by_the_next_one
 
 
 async def test_a_plan_is_made_in_the_background_and_not_run(serve: Serve) -> None:
-    asked = {"kind": "plan", "message": "Who proved that the Mandelbrot set is connected?", "topics": ["Mandelbrot set"]}
+    asked = {
+        "kind": "plan",
+        "message": "Who proved that the Mandelbrot set is connected?",
+        "topics": ["Mandelbrot set"],
+    }
     async with serve(source=Stuck()) as client:
         response = await client.post("/tasks", json=asked)
         task = await until(client, response.headers["location"], "complete", "dead", "retrying")
@@ -162,6 +167,21 @@ async def test_only_what_ended_without_a_result_is_sent_back(serve: Serve) -> No
     assert ([one["id"] for one in crawls], asks) == ([task["id"]], [])
     assert unknown.status_code == 422
     assert "accepted: crawl" in unknown.json()["detail"]
+
+
+async def test_the_client_submits_lists_and_sends_back(serve: Serve) -> None:
+    async with serve() as http:
+        client = MasterChat("http://lumina", transport=http._transport)
+        task = await client.submit_task(crawl=["Mandelbort set"], idempotency_key="k")
+        assert (await client.submit_task(crawl=["Mandelbort set"], idempotency_key="k"))["id"] == task["id"]
+        await until(http, f"/tasks/{task['id']}", "dead")
+        assert [one["id"] for one in (await client.tasks(status="dead", kind="crawl"))["tasks"]] == [task["id"]]
+        assert (await client.retry_task(task["id"]))["attempts"] == 0
+        await until(http, f"/tasks/{task['id']}", "dead")
+        assert (await client.cancel_task(task["id"]))["status"] == "dead"
+        with pytest.raises(MasterChatError, match="no task nobody") as caught:
+            await client.task("nobody")
+    assert caught.value.status == 404
 
 
 async def test_the_same_key_gives_the_same_task(serve: Serve) -> None:
