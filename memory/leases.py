@@ -117,24 +117,28 @@ async def hold(lease: Lease) -> AsyncIterator[Lease]:
     assert body is not None, "hold() needs a running task"
     cancelling = body.cancelling()
     reason: LuminaError | None = None
+    ended = asyncio.Event()
 
     async def keep() -> None:
         nonlocal reason
         interval_s = min(RENEW_EVERY_S, lease.lease_s / 3)
         renewed = time.monotonic()
-        while True:
+        while not ended.is_set():  # a cancellation may be swallowed by the client (python/cpython#86296)
             await asyncio.sleep(interval_s)
             asked = time.monotonic()
+            lost: LuminaError | None = None
             try:
-                await asyncio.wait_for(lease.renew(), max(renewed + lease.lease_s - asked, 0.001))
+                async with asyncio.timeout(max(renewed + lease.lease_s - asked, 0.001)):
+                    await lease.renew()
                 renewed = asked
             except (LeaseLost, TaskCancelled) as error:
-                reason = error
+                lost = error
             except (exceptions.RedisError, OSError, TimeoutError) as error:
                 logger.warning("task {}: lease not renewed: {}", lease.task.id, error)
                 if time.monotonic() - renewed >= lease.lease_s:
-                    reason = LeaseLost(f"task {lease.task.id}: no renewal for {lease.lease_s:.0f} s: {error}")
-            if reason is not None:
+                    lost = LeaseLost(f"task {lease.task.id}: no renewal for {lease.lease_s:.0f} s: {error}")
+            if lost is not None and not ended.is_set():
+                reason = lost
                 body.cancel()
                 return
 
@@ -144,6 +148,7 @@ async def hold(lease: Lease) -> AsyncIterator[Lease]:
             with fenced(lease.ensure_held):
                 yield lease
         finally:
+            ended.set()
             keeper.cancel()
             await asyncio.wait({keeper})
     except asyncio.CancelledError:
