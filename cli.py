@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import task_commands
 from errors import LuminaError
 from logs import close_logs, open_logs
 
@@ -32,6 +33,7 @@ app = typer.Typer(
 
 graph_app = typer.Typer(no_args_is_help=True, help="The knowledge graph: rebuild it, or write it to a file.")
 app.add_typer(graph_app, name="graph")
+app.add_typer(task_commands.app, name="tasks")
 
 Topics = Annotated[
     list[str] | None, typer.Option("--topic", "-t", help="Article to start from; give it again for more than one.")
@@ -248,14 +250,22 @@ def serve(
 
 @app.command()
 def worker(
-    kinds: Annotated[str, typer.Option(help="Task kinds to take, separated by commas.")] = "",
-    concurrency: Annotated[int, typer.Option(min=1, max=64, help="Tasks at a time.")] = 1,
+    kinds: Annotated[
+        str, typer.Option(help="Task kinds to take, separated by commas.", show_default="all that it can run")
+    ] = "",
+    concurrency: Annotated[int, typer.Option(min=1, max=64, help="Tasks at a time, all in this process.")] = 1,
     wiki_source: Source = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Take tasks from the queue and run them, until Ctrl-C.
+    """Take tasks from the queue and run them, until Ctrl-C or SIGTERM.
 
-    A crawl needs Redis and the encyclopaedia only; the other kinds retrieve and need QDRANT_URL.
+    What runs then is handed back at once, and another worker goes on from its last checkpoint; so it is, within 15 s,
+    when a worker is killed. Start as many as you like, here on the same DATA_DIR or on other hosts with REDIS_URL set
+    to the same Redis. `lumina serve` takes tasks too, one at a time.
+
+    `crawl`, `plan` and `report` need Redis and the encyclopaedia only; `ask` and `summarise` retrieve and need
+    QDRANT_URL. What a crawl has read becomes searchable where `lumina serve` runs. `lumina tasks` queues work and
+    shows it.
     """
     from worker import work
 

@@ -10,3 +10,5 @@ class LuminaError(Exception):
 
     transient = False
     """Whether trying the same again, a little later, may help."""
+    exhausted = False
+    """Whether it was tried again already, with growing waits: then a later run may help, but not the same one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -191,6 +191,17 @@ class _AnnouncedServer(uvicorn.Server):
             url = f"http://{self.config.host}:{self.config.port}"
             self._file.write_text(json.dumps({"url": url, "pid": os.getpid()}))
             print(f"Lumina serves on {url}  (Ctrl-C ends it; {url}/docs lists the routes)", flush=True)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop at SIGINT and SIGTERM.
+
+        uvicorn raises them again at the end; SIGTERM would then end the process before its services are closed and its
+        tasks handed back.
+        """
+        with super().capture_signals():
+            yield
+            self._captured_signals.clear()
 
     async def shutdown(self, sockets: Any = None) -> None:
         self._file.unlink(missing_ok=True)

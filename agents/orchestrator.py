@@ -106,14 +106,16 @@ async def await_index(context: Context, owner: str, topic: str, phase: str) -> I
 def decide(failures: list[dict[str, Any]]) -> list[FailureDecision]:
     """Retry what may pass, up to ``MAX_ATTEMPTS``; use another way for the rest.
 
-    A failure says which ``way`` failed, the ``error``, its number of ``attempts``, and whether it is ``transient``.
+    A failure says which ``way`` failed, the ``error``, its number of ``attempts``, and whether it is ``transient`` and
+    perhaps ``exhausted``.
     """
     decisions = []
     for failure in failures:
-        again = failure["transient"] and failure["attempts"] < MAX_ATTEMPTS
-        reason = f"{failure['error']} (attempt {failure['attempts']} of {MAX_ATTEMPTS})"
-        if not failure["transient"]:
-            reason = failure["error"]
+        passing = failure["transient"] and not failure.get("exhausted")
+        again = passing and failure["attempts"] < MAX_ATTEMPTS
+        reason = failure["error"]
+        if passing:
+            reason = f"{reason} (attempt {failure['attempts']} of {MAX_ATTEMPTS})"
         decisions.append(FailureDecision(way=failure["way"], action="retry" if again else "rule_out", reason=reason))
     return decisions
 

@@ -202,7 +202,8 @@ def _agent_node(spec: AgentSpec[Any, Any], bound: Context | None) -> Callable[..
         except LuminaError as error:
             seconds = time.perf_counter() - started
             report("agent", state="failed", text=str(error), seconds=seconds, **told)
-            failure = {**told, "error": str(error), "transient": error.transient, "attempts": assignment.attempt}
+            kind = {"transient": error.transient, "exhausted": error.exhausted}
+            failure = {**told, "error": str(error), **kind, "attempts": assignment.attempt}
             walked = {**told, "seconds": round(seconds, 3), "ok": False}
             events: list[tuple[str, dict[str, Any]]] = [
                 ("plan.step", {**walked, "usd": 0.0, "error": str(error)}),

@@ -43,6 +43,19 @@ def new_task_id() -> str:
     return str(uuid.uuid4())
 
 
+def check_request(goals: GoalFile, request: RunRequest) -> None:
+    """Say what is wrong with a request for the runs of a goal file.
+
+    Raises:
+        InvalidRequest: unknown intent, or nothing to work on.
+    """
+    if request.intent not in goals.intents:
+        known = ", ".join(goals.intents)
+        raise InvalidRequest(f"intent «{request.intent}» is not in the goal file; there are: {known}")
+    if not request.message.strip() and not request.topics:
+        raise InvalidRequest("neither a message nor a topic was given; one of them is needed")
+
+
 @dataclass(frozen=True)
 class Runner:
     """The graph with everything that it runs on."""
@@ -60,11 +73,7 @@ class Runner:
         Raises:
             InvalidRequest: unknown intent, or nothing to work on.
         """
-        if request.intent not in self.goals.intents:
-            known = ", ".join(self.goals.intents)
-            raise InvalidRequest(f"intent «{request.intent}» is not in the goal file; there are: {known}")
-        if not request.message.strip() and not request.topics:
-            raise InvalidRequest("neither a message nor a topic was given; one of them is needed")
+        check_request(self.goals, request)
 
     async def situation(self, request: RunRequest) -> Situation:
         """What the planner knows when a request comes, from the facts of this moment. Nothing is run.

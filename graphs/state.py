@@ -49,7 +49,7 @@ class RunState(RunInput, total=False):
     walked: Annotated[list[dict[str, Any]], extend]
     """Every agent run: goal, way, agent, seconds, ok."""
     failures: Annotated[list[dict[str, Any]], extend]
-    """Every failure: goal, way, agent, error, transient."""
+    """Every failure: goal, way, agent, error, transient, exhausted."""
     decided: int
     """How many of the failures have been decided upon."""
     ruled_out: Annotated[dict[str, str], merge]

@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from agents.spec import RunRequest
 from errors import LuminaError
+from graphs.explaining import describe_request
 from graphs.limits import RateLimited
 from graphs.runs import InvalidRequest, RunExists, Runner
 from memory.leases import Lease, LeaseLost, TaskCancelled, hold
@@ -54,7 +55,7 @@ class TaskKind:
     run: Callable[[Runner, Lease], Awaitable[dict[str, Any]]]
     """Runs the task to its result."""
     intent: str | None = None
-    """The intent of its run; None: it is no run of the graph, and only Lumina itself submits it."""
+    """The intent of the request that its payload makes; None: it makes none, and only Lumina itself submits it."""
     retrieves: bool = False
     """Whether it needs the vectors."""
 
@@ -109,6 +110,12 @@ async def _run_graph(runner: Runner, lease: Lease) -> dict[str, Any]:
     return outcome
 
 
+async def _plan(runner: Runner, lease: Lease) -> dict[str, Any]:
+    """The explained plan of what the payload asks for; nothing of it is run."""
+    request = request_of(lease.task.kind, lease.task.payload, lease.task.owner)
+    return await describe_request(runner, request.model_dump(exclude={"owner"}), request.owner)
+
+
 async def _report_dead(runner: Runner, lease: Lease) -> dict[str, Any]:
     """Tell of every dead task, in the log and as an ``error`` event of its owner."""
     queue, cursor, dead = TaskQueue(runner.context.redis), None, list[Task]()
@@ -134,6 +141,7 @@ KINDS: dict[str, TaskKind] = {
     "crawl": TaskKind(_run_graph, intent="crawl"),
     "ask": TaskKind(_run_graph, intent="wiki_qa", retrieves=True),
     "summarise": TaskKind(_run_graph, intent="summarise", retrieves=True),
+    "plan": TaskKind(_plan, intent="plan"),
     "report": TaskKind(_report_dead),
 }
 """Every kind of tasks that there is."""
@@ -142,7 +150,13 @@ _FIELDS = frozenset(RunRequest.model_fields) - {"intent", "owner", "conversation
 
 
 async def take_tasks(
-    runner: Runner, queue: TaskQueue, kinds: Sequence[str], *, concurrency: int = 1, stop: asyncio.Event
+    runner: Runner,
+    queue: TaskQueue,
+    kinds: Sequence[str],
+    *,
+    concurrency: int = 1,
+    stop: asyncio.Event,
+    registry: Mapping[str, TaskKind] = KINDS,
 ) -> None:
     """Claim and run tasks until ``stop`` is set; what runs then is handed back, for another to go on with at once.
 
@@ -152,10 +166,11 @@ async def take_tasks(
         kinds: What is taken; see ``KINDS``.
         concurrency: Tasks at a time.
         stop: Ends it, within about ``HAND_BACK_S``.
+        registry: What the kinds are.
     """
     root = f"worker-{socket.gethostname()}-{os.getpid()}"
     names = [f"{root}-{number}" for number in range(1, concurrency + 1)]
-    takers = [asyncio.create_task(_take(runner, queue, name, kinds, stop), name=name) for name in names]
+    takers = [asyncio.create_task(_take(runner, queue, name, kinds, stop, registry), name=name) for name in names]
     stopped = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({stopped, *takers}, return_when=asyncio.FIRST_COMPLETED)
@@ -175,19 +190,26 @@ async def take_tasks(
             raise error
 
 
-async def _take(runner: Runner, queue: TaskQueue, worker: str, kinds: Sequence[str], stop: asyncio.Event) -> None:
+async def _take(
+    runner: Runner,
+    queue: TaskQueue,
+    worker: str,
+    kinds: Sequence[str],
+    stop: asyncio.Event,
+    registry: Mapping[str, TaskKind],
+) -> None:
     while not stop.is_set():
         try:
             lease = await queue.claim(worker, kinds, block_ms=CLAIM_BLOCK_MS)
             if lease is not None:
-                await run_task(runner, lease)
+                await run_task(runner, lease, registry)
         except (RedisError, OSError) as error:
             # A task that was running is taken up again, from its checkpoint, when its lease has run out.
             logger.warning("{}: Redis does not answer ({}); trying again", worker, error)
             await asyncio.sleep(RETRY_AFTER_S)
 
 
-async def run_task(runner: Runner, lease: Lease) -> None:
+async def run_task(runner: Runner, lease: Lease, registry: Mapping[str, TaskKind] = KINDS) -> None:
     """Run one claimed task to its end, and say in the queue how it ended.
 
     Raises:
@@ -196,7 +218,7 @@ async def run_task(runner: Runner, lease: Lease) -> None:
     fail: Callable[[], Awaitable[None]]
     try:
         async with hold(lease):
-            await lease.complete(await KINDS[lease.task.kind].run(runner, lease))
+            await lease.complete(await registry[lease.task.kind].run(runner, lease))
         return
     except asyncio.CancelledError:
         await _hand_back(lease)

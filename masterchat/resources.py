@@ -39,7 +39,7 @@ class Tasks:
 
         Args:
             crawl: Articles to start from.
-            kind: ``crawl``, ``ask`` or ``summarise``; left out where ``crawl`` says it.
+            kind: ``crawl``, ``ask``, ``summarise`` or ``plan``; left out where ``crawl`` says it.
             message: The question, or what will be asked.
             topics: Articles to start from, for the other kinds.
             hops: How many links away from a topic a crawl goes.
@@ -56,9 +56,11 @@ class Tasks:
         """A task as it is now."""
         return Task.from_json(await self._connection.request("GET", _path("tasks", task_id)))
 
-    async def list(self, *, status: str | None = None, limit: int = 50, cursor: str | None = None) -> TaskPage:
+    async def list(
+        self, *, status: str | None = None, kind: str | None = None, limit: int = 50, cursor: str | None = None
+    ) -> TaskPage:
         """A page of your tasks, newest first."""
-        params = {"status": status, "limit": limit, "cursor": cursor}
+        params = {"status": status, "kind": kind, "limit": limit, "cursor": cursor}
         page = await self._connection.request("GET", "/tasks", params=params)
         return TaskPage([Task.from_json(one) for one in page["tasks"]], page.get("cursor"))
 

@@ -45,6 +45,7 @@ from memory.checkpoint_records import (
     load_writes,
 )
 from memory.checkpoint_twins import BlockingTwins
+from memory.fencing import ensure_held
 
 PAGE = 32
 """Checkpoints that ``alist`` takes at a time: large states arrive in bearable portions."""
@@ -120,6 +121,7 @@ class RedisSaver(BlockingTwins):
             UnstorableState: when the serializer refuses a value.
         """
         self._meet_loop()
+        await ensure_held()
         parent = Place.of(config)
         place = Place(parent.thread_id, parent.ns, checkpoint["id"])
         record = Record.of(checkpoint, get_checkpoint_metadata(config, metadata), parent.checkpoint_id)
@@ -167,6 +169,7 @@ class RedisSaver(BlockingTwins):
             UnstorableState: when the serializer refuses a value.
         """
         self._meet_loop()
+        await ensure_held()
         place = Place.of(config)
         batches = dump_writes(self.serde, place, writes, task_id, task_path)
         if batches:

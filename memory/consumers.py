@@ -276,8 +276,10 @@ class Consumer:
     async def _kept(self, batch: Sequence[Delivered]) -> AsyncIterator[None]:
         """Show signs of life for a batch while its handler works."""
 
+        handled = asyncio.Event()
+
         async def beat() -> None:
-            while True:
+            while not handled.is_set():  # a cancellation may be swallowed by the client (python/cpython#86296)
                 await asyncio.sleep(self._lease_ms / 3000)
                 with contextlib.suppress(exceptions.RedisError, OSError):
                     first, last = batch[0].id, batch[-1].id
@@ -287,6 +289,7 @@ class Consumer:
         try:
             yield
         finally:
+            handled.set()
             task.cancel()
             await asyncio.wait({task})
 

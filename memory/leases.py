@@ -15,6 +15,7 @@ from loguru import logger
 from redis import exceptions
 
 from errors import LuminaError
+from memory.fencing import fenced
 
 if TYPE_CHECKING:
     from memory.task_records import Task
@@ -52,6 +53,12 @@ class Lease:
         """Fencing token; give it to whatever else the task writes to."""
         self.lease_s = queue.lease_s
         self._queue = queue
+        self._renewed = time.monotonic()
+
+    async def ensure_held(self) -> None:
+        """Renew the lease if it may have run out since the last renewal, as when the process was stopped meanwhile."""
+        if time.monotonic() - self._renewed >= self.lease_s:
+            await self.renew()
 
     async def renew(self) -> None:
         """Say that the worker is alive."""
@@ -92,6 +99,7 @@ class Lease:
         return int(self.lease_s * 1000)
 
     async def _write(self, script: str, *values: str | int) -> None:
+        asked = time.monotonic()
         reply: bytes = await self._queue.call(script, self.task.id, self.fence, *values)
         if reply == b"cancelled":
             raise TaskCancelled(f"task {self.task.id} was cancelled; {script} by {self.worker} was refused")
@@ -100,11 +108,14 @@ class Lease:
                 f"task {self.task.id} is no longer held by {self.worker} with token {self.fence} "
                 f"({reply.decode()}); {script} was refused"
             )
+        self._renewed = asked
 
 
 @contextlib.asynccontextmanager
 async def hold(lease: Lease) -> AsyncIterator[Lease]:
     """Renew a lease while the body runs, and stop the body when the task is no longer its own.
+
+    What the body writes to streams, checkpoints and the library is fenced too; see ``memory.fencing``.
 
     Raises:
         LeaseLost: the lease went to another, or could not be renewed before it ran out; the body was cancelled.
@@ -114,32 +125,38 @@ async def hold(lease: Lease) -> AsyncIterator[Lease]:
     assert body is not None, "hold() needs a running task"
     cancelling = body.cancelling()
     reason: LuminaError | None = None
+    ended = asyncio.Event()
 
     async def keep() -> None:
         nonlocal reason
         interval_s = min(RENEW_EVERY_S, lease.lease_s / 3)
         renewed = time.monotonic()
-        while True:
+        while not ended.is_set():  # a cancellation may be swallowed by the client (python/cpython#86296)
             await asyncio.sleep(interval_s)
             asked = time.monotonic()
+            lost: LuminaError | None = None
             try:
-                await asyncio.wait_for(lease.renew(), max(renewed + lease.lease_s - asked, 0.001))
+                async with asyncio.timeout(max(renewed + lease.lease_s - asked, 0.001)):
+                    await lease.renew()
                 renewed = asked
             except (LeaseLost, TaskCancelled) as error:
-                reason = error
+                lost = error
             except (exceptions.RedisError, OSError, TimeoutError) as error:
                 logger.warning("task {}: lease not renewed: {}", lease.task.id, error)
                 if time.monotonic() - renewed >= lease.lease_s:
-                    reason = LeaseLost(f"task {lease.task.id}: no renewal for {lease.lease_s:.0f} s: {error}")
-            if reason is not None:
+                    lost = LeaseLost(f"task {lease.task.id}: no renewal for {lease.lease_s:.0f} s: {error}")
+            if lost is not None and not ended.is_set():
+                reason = lost
                 body.cancel()
                 return
 
     keeper = asyncio.create_task(keep())
     try:
         try:
-            yield lease
+            with fenced(lease.ensure_held):
+                yield lease
         finally:
+            ended.set()
             keeper.cancel()
             await asyncio.wait({keeper})
     except asyncio.CancelledError:

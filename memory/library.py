@@ -15,6 +15,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from memory import keys
+from memory.fencing import ensure_held
 from memory.passages import Passage, passage_id
 from memory.streams import now_ms
 
@@ -61,6 +62,7 @@ class Library:
 
     async def expect(self, passages: Sequence[Passage]) -> None:
         """Record pages whose passages are about to be sent for indexing."""
+        await ensure_held()
         pipe = self._redis.pipeline(transaction=False)
         for (owner, source, title, revision), group in _by_page(passages):
             count = sum(1 for _ in group)
@@ -106,6 +108,7 @@ class Library:
 
     async def cover(self, owner: str, source: str, coverage: Coverage) -> None:
         """Record a finished crawl."""
+        await ensure_held()
         stamped = {**asdict(coverage), "ts": now_ms()}
         await self._redis.hset(keys.coverage(owner, source), coverage.topic, json.dumps(stamped))
 
@@ -116,6 +119,7 @@ class Library:
 
     async def save_summary(self, owner: str, source: str, topic: str, summary: dict[str, Any]) -> None:
         """Keep the summary of a topic, with the revision it rests on."""
+        await ensure_held()
         await self._redis.hset(keys.summaries(owner, source), topic, json.dumps(summary))
 
     async def summary(self, owner: str, source: str, topic: str) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from memory import keys
+from memory.fencing import ensure_held
 from memory.stream_scripts import APPEND, BACKLOG, TRIM
 
 if TYPE_CHECKING:
@@ -161,6 +162,7 @@ class Streams:
         Raises:
             ValueError: ``data`` is not JSON (NaN, a lone surrogate, an object).
         """
+        await ensure_held()
         batches: dict[str, list[int]] = {}
         for position, event in enumerate(events):
             batches.setdefault(stream or stream_of(event), []).append(position)

@@ -15,6 +15,10 @@ class UnknownTask(LuminaError):
     """No task has this id, or it belongs to somebody else."""
 
 
+class TaskNotRetryable(LuminaError):
+    """Only a task that ended without a result can be sent back."""
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """A task as it was at one moment. Times are milliseconds since the epoch on the server's clock, 0 for not yet."""

@@ -127,6 +127,13 @@ local function take(id)
   return {1, fence, redis.call('HGETALL', task(id))}
 end
 
+-- No lease and no wait is this long: the server's clock was set back since, and nobody must wait for the difference.
+local far = now + math.max(120000, 2 * lease_ms)
+for line, from_now in pairs({leases = lease_ms, delayed = 0}) do
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', root .. line, text(far), '+inf', 'LIMIT', 0, 100)) do
+    redis.call('ZADD', root .. line, text(now + from_now), id)
+  end
+end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', root .. 'delayed', '-inf', text(now), 'LIMIT', 0, 100)) do
   requeue(id)
 end
@@ -305,7 +312,7 @@ RETRY = (
     + """
 local id = ARGV[1]
 local status = redis.call('HGET', task(id), 'status')
-if not status then return 0 end
+if not status then return '' end
 if status == 'dead' or status == 'cancelled' then
   redis.call('HINCRBY', task(id), 'fence', 1)
   redis.call('HSET', task(id), 'attempts', 0)
@@ -313,10 +320,10 @@ if status == 'dead' or status == 'cancelled' then
   redis.call('ZREM', root .. 'finished', id)
   requeue(id)
 end
-return 1
+return status
 """
 )
-"""ARGV: id. Returns 0 for an unknown task."""
+"""ARGV: id. Sends a dead or cancelled task back. Returns the status that it had, '' for an unknown task."""
 
 PRUNE = (
     _COMMON

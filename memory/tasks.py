@@ -13,7 +13,7 @@ import asyncio
 import hashlib
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, get_args
 
 from redis.asyncio import Redis
@@ -24,9 +24,19 @@ from memory import keys, task_scripts
 from memory.leases import Lease, LeaseLost, TaskCancelled, hold, to_json
 from memory.stream_scripts import LEAVE
 from memory.streams import Streams, create_group, max_length
-from memory.task_records import Status, Task, TaskPage, UnknownTask
+from memory.task_records import Status, Task, TaskNotRetryable, TaskPage, UnknownTask
 
-__all__ = ["Lease", "LeaseLost", "Task", "TaskCancelled", "TaskPage", "TaskQueue", "UnknownTask", "hold"]
+__all__ = [
+    "Lease",
+    "LeaseLost",
+    "Task",
+    "TaskCancelled",
+    "TaskNotRetryable",
+    "TaskPage",
+    "TaskQueue",
+    "UnknownTask",
+    "hold",
+]
 
 LEASE_S = 15.0
 """A worker that has not renewed for so long is taken for dead."""
@@ -34,10 +44,12 @@ MAX_ATTEMPTS = 5
 IDEMPOTENCY_TTL_S = 24 * 3600
 """How long an idempotency key is remembered."""
 KEEP_FINISHED_S = 7 * 24 * 3600
-"""How long a task that has ended can be looked up in Redis; the event store keeps its events for good."""
+"""How long a task that has ended, dead ones among them, can be looked up in Redis; every worker forgets older ones. The
+event store keeps their events for good."""
 LONGEST_BLOCK_MS = 2_000
 """One wait for new entries, shorter than any socket timeout; also how late a lease that another took is noticed."""
-TRIM_EVERY_S = 10.0
+TIDY_EVERY_S = 10.0
+"""How often a worker trims the streams and forgets old tasks, however busy it is."""
 PARKED = "parked"
 """The name under which tasks wait in the group that were handed to a worker of other kinds; see ``task_scripts``."""
 
@@ -76,7 +88,7 @@ class TaskQueue:
         self._relay = redis.register_script(task_scripts.RELAY)
         self._leave = redis.register_script(LEAVE)
         self._full = False
-        self._next_trim = 0.0
+        self._next_tidy = 0.0
 
     async def setup(self) -> None:
         """Create the stream and its group, when they are not there."""
@@ -121,9 +133,15 @@ class TaskQueue:
         return Task.from_hash(fields)
 
     async def list(
-        self, owner: str | None = None, status: Status | None = None, cursor: str | None = None, limit: int = 50
+        self,
+        owner: str | None = None,
+        status: Status | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+        *,
+        kind: str | None = None,
     ) -> TaskPage:
-        """Tasks of one owner (``None``: of all), newest first, one page at a time.
+        """Tasks of one owner (``None``: of all), newest first, one page at a time, of any status and kind or of one.
 
         Raises:
             ValueError: the cursor is none that this method gave.
@@ -141,7 +159,7 @@ class TaskQueue:
                 replies = await pipe.execute()
             for fields, (_, seq) in zip(replies, rows, strict=True):
                 top = f"({int(seq)}"
-                if b"status" in fields and (status is None or fields[b"status"].decode() == status):
+                if b"status" in fields and _is(fields, b"status", status) and _is(fields, b"kind", kind):
                     tasks.append(Task.from_hash(fields))
                     if len(tasks) == limit:
                         return TaskPage(tasks, str(int(seq)))
@@ -161,15 +179,21 @@ class TaskQueue:
         Raises:
             UnknownTask: there is none.
         """
-        return await self._change("cancel", task_id)
+        return await self._known(task_id, bool(await self.call("cancel", task_id)))
 
     async def retry(self, task_id: str) -> Task:
-        """Queue a dead or cancelled task again, with all its attempts; any other stays as it is.
+        """Queue a dead or cancelled task again, with all its attempts.
 
         Raises:
             UnknownTask: there is none.
+            TaskNotRetryable: it has not ended, or has a result; it stays as it is.
         """
-        return await self._change("retry", task_id)
+        status: bytes = await self.call("retry", task_id)
+        if status not in (b"", b"dead", b"cancelled"):
+            raise TaskNotRetryable(
+                f"task {task_id} is {status.decode()}; accepted for another try: tasks that are dead or cancelled"
+            )
+        return await self._known(task_id, bool(status))
 
     async def claim(self, worker: str, kinds: Collection[str], block_ms: int = 0) -> Lease | None:
         """The next task of one of these kinds, from the line or from a worker that died.
@@ -181,11 +205,11 @@ class TaskQueue:
         """
         deadline = time.monotonic() + block_ms / 1000
         while True:
+            await self._tidy()
             reply = await self._claimed(worker, kinds)
             if isinstance(reply, Lease):
                 return reply
             last_id, due_ms = reply
-            await self._trim()
             left_ms = int((deadline - time.monotonic()) * 1000)
             if not last_id:
                 continue
@@ -263,15 +287,20 @@ class TaskQueue:
     async def _streams_raw(self, stream: str) -> Any:
         return await self._redis.xrange(stream, count=500)
 
-    async def _change(self, script: str, task_id: str) -> Task:
-        if not await self.call(script, task_id):
+    async def _known(self, task_id: str, found: bool) -> Task:
+        if not found:
             raise UnknownTask(f"no task {task_id}; GET /tasks lists yours")
         return await self.get(task_id)
 
-    async def _trim(self) -> None:
-        if time.monotonic() >= self._next_trim:
-            self._next_trim = time.monotonic() + TRIM_EVERY_S
+    async def _tidy(self) -> None:
+        if time.monotonic() >= self._next_tidy:
+            self._next_tidy = time.monotonic() + TIDY_EVERY_S
             await self._streams.trim()
+            await self.prune()
+
+
+def _is(fields: Mapping[bytes, bytes], name: bytes, wanted: str | None) -> bool:
+    return wanted is None or fields[name].decode() == wanted
 
 
 def _task_key(task_id: str) -> str:

@@ -26,10 +26,11 @@ from memory.conversations import InvalidTurn, UnknownConversation
 from memory.event_queries import InvalidQuery
 from memory.graph import InvalidEdge, InvalidNeighbourhood, InvalidNode, UnknownNode
 from memory.run_log import EventsGone, UnknownRun
-from memory.task_records import UnknownTask
+from memory.task_records import TaskNotRetryable, UnknownTask
 from models.fallback import NoModelAnswers
 from serving.headers import request_id_of
 from serving.limits import refusal_headers, refusal_members
+from serving.tasks import KeyUsed
 from tools.wikipedia.source import SourceUnavailable
 
 STATUS: dict[type[LuminaError], int] = {
@@ -48,6 +49,8 @@ STATUS: dict[type[LuminaError], int] = {
     UnknownRun: 404,
     EventsGone: 410,
     InvalidTurn: 422,
+    TaskNotRetryable: 409,
+    KeyUsed: 422,
     SourceUnavailable: 503,
     NoModelAnswers: 503,
 }

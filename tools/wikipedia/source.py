@@ -16,6 +16,8 @@ class SourceError(LuminaError):
 class SourceUnavailable(SourceError):
     """The encyclopaedia cannot be reached, or keeps answering with errors after every retry."""
 
+    transient = exhausted = True
+
 
 class InvalidSource(SourceError):
     """``WIKI_SOURCE`` names nothing that can be read."""

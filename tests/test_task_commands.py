@@ -1,0 +1,95 @@
+"""What ``lumina tasks`` asks and shows; the command itself is run in test_cli."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from rich.console import Console
+
+import task_commands
+from graphs.application import load_application
+from graphs.runs import InvalidRequest
+from graphs.tasks import InvalidTask
+from memory.tasks import TaskNotRetryable, TaskQueue, UnknownTask
+from serving.tasks import KeyUsed
+from settings import load_settings
+from task_commands import Desk, TaskRefused
+
+
+@pytest.fixture
+def queue(redis: Redis) -> TaskQueue:
+    return TaskQueue(redis)
+
+
+@pytest.fixture
+def desk(queue: TaskQueue) -> Desk:
+    return Desk(queue, load_application(load_settings().goal_file)[1], "ada")
+
+
+def shown(view: task_commands.Show, found: dict[str, Any], width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    view(console, found)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+async def test_a_task_goes_through_the_desk_and_back(desk: Desk, queue: TaskQueue) -> None:
+    task = await desk.submit_task(kind="crawl", topics=["A [bold]topic"], hops=1, max_nodes=3)
+    lease = await queue.claim("worker-1", ["crawl"])
+    assert lease is not None
+    await lease.fail("it is [red]broken", retry=False)
+    page = await desk.tasks(status="dead", kind="crawl", cursor=None, limit=5)
+    assert [one["id"] for one in page["tasks"]] == [task["id"]]
+    listed = shown(task_commands._show_page, page)
+    assert task["id"] in listed
+    assert "[bold]" in listed
+    assert "it is [red]broken" in shown(task_commands._show_task, await desk.task(task["id"]))
+    assert (await desk.retry_task(task["id"]))["status"] == "queued"
+    with pytest.raises(TaskNotRetryable, match="is queued"):
+        await desk.retry_task(task["id"])
+    assert (await desk.cancel_task(task["id"]))["status"] == "cancelled"
+
+
+async def test_what_cannot_be_run_is_not_queued(desk: Desk, queue: TaskQueue) -> None:
+    with pytest.raises(TaskRefused, match="kind: Input should be 'crawl'"):
+        await desk.submit_task(kind="dance")
+    with pytest.raises(InvalidRequest, match="neither a message nor a topic"):
+        await desk.submit_task(kind="ask")
+    with pytest.raises(InvalidTask, match="made for a `message`"):
+        await desk.submit_task(kind="plan", topics=["A"])
+    with pytest.raises(TaskRefused, match="accepted: queued"):
+        await desk.tasks(status="lost", kind=None, cursor=None, limit=1)
+    with pytest.raises(TaskRefused, match="--cursor x"):
+        await desk.tasks(status=None, kind=None, cursor="x", limit=1)
+    assert (await queue.list()).tasks == []
+
+
+async def test_a_key_gives_the_same_task_and_no_other(desk: Desk) -> None:
+    first = await desk.submit_task(kind="crawl", topics=["A"], idempotency_key="k")
+    assert (await desk.submit_task(kind="crawl", topics=["A"], idempotency_key="k"))["id"] == first["id"]
+    with pytest.raises(KeyUsed, match=first["id"]):
+        await desk.submit_task(kind="crawl", topics=["B"], idempotency_key="k")
+
+
+async def test_tasks_of_others_are_not_there(desk: Desk, queue: TaskQueue) -> None:
+    other = await queue.submit("crawl", {"topics": ["A"]}, owner="bob")
+    for call in (desk.task, desk.cancel_task, desk.retry_task):
+        with pytest.raises(UnknownTask):
+            await call(other.id)
+    page = await desk.tasks(status=None, kind=None, cursor=None, limit=5)
+    assert "no tasks" in shown(task_commands._show_page, page)
+    assert (await queue.get(other.id)).status == "queued"
+
+
+async def test_a_list_of_every_status_fits_a_terminal(desk: Desk) -> None:
+    for number in range(3):
+        await desk.submit_task(kind="summarise", topics=[f"A topic with a long name {number}"])
+    page = await desk.tasks(status=None, kind=None, cursor=None, limit=2)
+    lines = shown(task_commands._show_page, page).splitlines()
+    assert all(task["id"] in "\n".join(lines) for task in page["tasks"])
+    assert "summarise" in lines[1]
+    assert f"--cursor {page['cursor']}" in lines[-1]
+    assert max(map(len, lines)) <= 80
