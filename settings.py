@@ -145,6 +145,12 @@ class Settings(BaseSettings):
         named = [pair.split(":", 1) if ":" in pair else [DEFAULT_OWNER, pair] for pair in pairs]
         return {key: owner for owner, key in named}
 
+    def secrets(self) -> tuple[str, ...]:
+        """Every secret value that was given, for whoever must not show one."""
+        given = [getattr(self, name) for name in type(self).model_fields]
+        texts = [value.get_secret_value() for value in given if isinstance(value, SecretStr)]
+        return (*texts, *self.api_keys())
+
 
 def load_settings(**overrides: Any) -> Settings:
     """Read the environment and ``.env``; ``overrides`` (for example from the command line) win, ``None`` is ignored.

@@ -18,12 +18,17 @@ def find_owner(keys: Mapping[str, str], given: str) -> str | None:
     return owner
 
 
+def given_key(headers: Mapping[str, str]) -> str:
+    """The key that was sent with a request, empty when there was none."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+
+
 async def _owner(request: Request) -> str:
     keys: Mapping[str, str] = request.state.api_keys
     if not keys:
         return str(request.state.default_owner)
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    given = token.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
+    given = given_key(request.headers)
     owner = find_owner(keys, given) if given else None
     if owner is None:
         what = "this key is not known" if given else "a key is needed"

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 
 from graphs.runs import Runner
 from graphs.scheduler import Scheduler
+from memory.fan_out import FanOut
 from memory.tasks import TaskQueue
 
 
@@ -34,3 +35,12 @@ Tasks = Annotated[TaskQueue, Depends(_tasks)]
 """The task queue."""
 OptionalScheduler = Annotated[Scheduler | None, Depends(_scheduler)]
 """What looks at the standing goals; None in a process that does not."""
+
+
+async def _fan_out(request: Request) -> FanOut:
+    fan_out: FanOut = request.state.fan_out
+    return fan_out
+
+
+OpenFanOut = Annotated[FanOut, Depends(_fan_out)]
+"""The events of the streams, told to many."""

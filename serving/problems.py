@@ -16,6 +16,7 @@ from graphs.runs import InvalidRequest, RunExists
 from graphs.tasks import InvalidTask
 from memory.conversations import UnknownConversation
 from memory.event_queries import InvalidQuery
+from memory.followed import InvalidSubscription
 from memory.task_records import UnknownTask
 from models.fallback import NoModelAnswers
 from tools.wikipedia.source import SourceUnavailable
@@ -25,6 +26,7 @@ STATUS: dict[type[LuminaError], int] = {
     InvalidTask: 422,
     RunExists: 409,
     InvalidQuery: 422,
+    InvalidSubscription: 422,
     UnknownTopic: 404,
     UnknownConversation: 404,
     UnknownTask: 404,

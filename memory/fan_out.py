@@ -1,0 +1,472 @@
+"""Streams told to many: one read of Redis for all who follow, each with a bounded queue.
+
+A follower first reads what stands in the streams at his own pace (``memory.backlog``), and then joins the live feed.
+The feed is at a place L in every stream. Joining happens between two of its steps: whatever comes after L is put into
+the follower's queue from then on, and he reads what lies between his own place and L himself. So nothing is missing
+and nothing comes twice, however fast others write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections import defaultdict, deque
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from loguru import logger
+from redis import exceptions
+from redis.asyncio.cluster import RedisCluster
+
+from memory.backlog import PAGE, Backlog, Gap
+from memory.enrichment import enrich
+from memory.followed import LOGS_STREAM, STREAM_NAMES, Filter, Followed, order_of, read_entry
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from memory.events import EventStore
+    from memory.log_ring import LogRing
+
+BLOCK_MS = 5_000
+"""How long one read waits; well under the 30 s after which the Redis client gives up."""
+SILENCE_S = 15.0
+"""Seconds without an event after which a follower is told so, as WHATWG HTML 9.2.7 advises against old proxies."""
+MAX_QUEUED_EVENTS = 10_000
+MAX_QUEUED_CHARS = 8 * 2**20
+"""What waits for one follower before he is dropped."""
+RETRY_S = 0.5
+AWAY = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.BusyLoadingError, OSError)
+"""Redis does not answer now; it is waited for."""
+
+Places = Mapping[str, str]
+Encoder = Callable[[Sequence[Followed], Places, Places, bool], str]
+"""Entries, the places before and after them, whether enriched → what is sent. One for all who see the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """What a follower is told, and how. Followers with equal ones share the work."""
+
+    filter: Filter
+    encode: Encoder
+    enriched: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Events, encoded."""
+
+    payload: str
+    entries: Sequence[Followed]
+    places: Places
+    """After them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Nothing has happened for a while; the places have moved on over what the filter leaves out."""
+
+    places: Places
+
+
+@dataclass(frozen=True, slots=True)
+class CaughtUp:
+    """What stood in the streams has been told; from here on it is live."""
+
+    places: Places
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """The end. Whoever comes back with these places misses nothing."""
+
+    reason: str
+    places: Places
+
+
+Notice = Told | Gap | CaughtUp | Silence | Dropped
+"""What a follower is told."""
+
+
+@dataclass(eq=False)
+class _Channel:
+    """The followers of one subscription."""
+
+    subscription: Subscription
+    followers: set[Follower] = field(default_factory=set)
+
+
+class FanOut:
+    """Tells the events of streams to whoever follows, in this process."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        *,
+        events: EventStore | None = None,
+        logs: LogRing | None = None,
+        max_queued_events: int = MAX_QUEUED_EVENTS,
+        max_queued_chars: int = MAX_QUEUED_CHARS,
+    ) -> None:
+        """Take a client whose values are bytes.
+
+        Args:
+            redis: the client.
+            events: the event store, where this process owns it; it has what was trimmed.
+            logs: the log of this process; without it the stream ``logs`` is empty.
+            max_queued_events: see ``MAX_QUEUED_EVENTS``.
+            max_queued_chars: see there.
+        """
+        self.backlog = Backlog(redis, events, logs)
+        self.max_queued_events, self.max_queued_chars = max_queued_events, max_queued_chars
+        self.reading = True
+        """False while Redis does not answer."""
+        self._redis = redis
+        self._logs = logs
+        self._places: dict[str, str] = {}
+        self._channels: dict[Subscription, _Channel] = {}
+        streams = [name for name in STREAM_NAMES.values() if name != LOGS_STREAM]
+        # On a cluster, streams in different slots cannot be read by one command.
+        self._feeds = [(name,) for name in streams] if isinstance(redis, RedisCluster) else [tuple(streams)]
+        self._wanted = {feed: asyncio.Event() for feed in self._feeds}
+        self._moved = asyncio.Event()
+        self.closed = ""
+        """Why nobody is told anything any more."""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Read what is followed until ``stop`` is set; then every follower is told to come back later."""
+        if self._logs:
+            self._logs.listener = self._tell
+        reads = [asyncio.create_task(self._read(feed)) for feed in self._feeds]
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            done, _ = await asyncio.wait({stopping, *reads}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            self.close("the server stops; connect again")
+            for task in (stopping, *reads):
+                task.cancel()
+            await asyncio.wait({stopping, *reads})
+
+    def close(self, reason: str) -> None:
+        """Drop every follower, and whoever comes after."""
+        self.closed = reason
+        self._drop_all(reason)
+
+    @property
+    def followers(self) -> int:
+        """How many are being told what is new."""
+        return sum(len(channel.followers) for channel in self._channels.values())
+
+    @contextlib.asynccontextmanager
+    async def follow(
+        self, subscription: Subscription, places: Places, *, silence_s: float = SILENCE_S
+    ) -> AsyncGenerator[Follower, None]:
+        """Somebody who is told everything after these places.
+
+        Args:
+            subscription: What, and how.
+            places: Stream → the place after which to begin, as ``parse_positions`` makes them.
+            silence_s: After so long without an event a ``Silence`` comes.
+        """
+        follower = Follower(self, subscription, dict(places), silence_s)
+        try:
+            yield follower
+        finally:
+            self.leave(follower)
+
+    def join(self, follower: Follower) -> dict[str, str] | None:
+        """Put what is new into a follower's queue from now on, and say from which places on that is.
+
+        None when the feed has not come as far as he: he waits for ``moved``.
+        """
+        for stream, place in follower.places.items():
+            if stream in self._places and order_of(self._places[stream]) < order_of(place):
+                return None
+        begins = {}
+        for stream, place in follower.places.items():
+            if stream not in self._places:
+                self._places[stream] = self._logs.last_id if stream == LOGS_STREAM and self._logs else place
+                self._want(stream)
+            begins[stream] = self._places[stream]
+        channel = self._channels.setdefault(follower.subscription, _Channel(follower.subscription))
+        channel.followers.add(follower)
+        if self.closed:
+            follower.drop(self.closed)
+        return begins
+
+    def leave(self, follower: Follower) -> None:
+        """The inverse of ``join``; a stream that nobody follows any more is no longer read."""
+        channel = self._channels.get(follower.subscription)
+        if channel is None or follower not in channel.followers:
+            return
+        channel.followers.discard(follower)
+        if not channel.followers:
+            del self._channels[follower.subscription]
+            followed = {name for other in self._channels for name in other.filter.streams}
+            self._places = {name: place for name, place in self._places.items() if name in followed}
+
+    def places_of(self, subscription: Subscription) -> dict[str, str]:
+        """How far the feed has come in the streams of a subscription that somebody follows."""
+        return {stream: self._places[stream] for stream in subscription.filter.streams}
+
+    async def wait_for_step(self, timeout_s: float) -> bool:
+        """Wait until the feed has moved; whether it did."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                return await self._moved.wait()
+        return False
+
+    async def enrich(self, entries: Sequence[Followed]) -> None:
+        """See ``memory.enrichment``."""
+        await enrich(self._redis, entries)
+
+    def _want(self, stream: str) -> None:
+        for feed, wanted in self._wanted.items():
+            if stream in feed:
+                wanted.set()
+
+    async def _read(self, feed: tuple[str, ...]) -> None:
+        wanted, pause_s = self._wanted[feed], 0.1
+        while True:
+            wanted.clear()
+            asked = {stream: place for stream, place in self._places.items() if stream in feed}
+            if not asked:
+                await wanted.wait()
+                continue
+            try:
+                await self._step(asked, wanted)
+                pause_s, self.reading = 0.1, True
+            except exceptions.RedisError as error:
+                if self.reading:
+                    logger.warning("the streams cannot be read: {}; trying again", error)
+                self.reading = False
+                await asyncio.sleep(random.uniform(pause_s / 2, pause_s))
+                pause_s = min(pause_s * 2, 2.0)
+            except OSError:
+                self.reading = False
+                await asyncio.sleep(pause_s)
+
+    async def _step(self, asked: Places, wanted: asyncio.Event) -> None:
+        reply = await self._next(asked, wanted)
+        entries: list[Followed] = []
+        for name, raw in reply or ():
+            stream = name.decode()
+            read = [read_entry(stream, id_, fields) for id_, fields in raw]
+            # A stream keeps more than a page, so one that was read to its end in one page has lost nothing.
+            if len(read) == PAGE and await self._was_trimmed(stream, asked[stream]):
+                self._drop_all("the stream was trimmed faster than it was read; connect again", stream)
+            entries += read
+        if not entries:
+            return
+        entries.sort(key=lambda entry: entry.order)
+        if self._enriching():
+            await self.enrich(entries)
+        # No await from here on. Who has left and come back meanwhile begins at a place of his own.
+        self._tell([entry for entry in entries if self._places.get(entry.stream) == asked[entry.stream]])
+        await asyncio.sleep(0)
+
+    async def _next(self, asked: Places, wanted: asyncio.Event) -> Any:
+        """What is new; None when another stream is wanted first."""
+        streams: dict[Any, Any] = dict(asked)
+        reading = asyncio.ensure_future(self._redis.xread(streams, count=PAGE, block=BLOCK_MS))
+        waiting = asyncio.create_task(wanted.wait())
+        try:
+            await asyncio.wait({reading, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            return reading.result() if reading.done() else None
+        finally:
+            for task in (reading, waiting):
+                task.cancel()
+            await asyncio.wait({reading, waiting})
+
+    async def _was_trimmed(self, stream: str, place: str) -> bool:
+        first = await self.backlog.first_id(stream)
+        return first is not None and (0, 0) < order_of(place) < order_of(first)
+
+    def _enriching(self) -> bool:
+        return any(subscription.enriched for subscription in self._channels)
+
+    def _tell(self, entries: Sequence[Followed]) -> None:
+        """Into the queues of all who want these entries, and the places moved on, in one step."""
+        if not entries:
+            return
+        before = dict(self._places)
+        for entry in entries:
+            if entry.stream in self._places:
+                self._places[entry.stream] = entry.id
+        by_owner: dict[Any, list[Followed]] = defaultdict(list)
+        by_task: dict[Any, list[Followed]] = defaultdict(list)
+        for entry in entries:
+            by_owner[entry.owner if isinstance(entry.owner, str) else None].append(entry)
+            by_task[entry.event.task_id].append(entry)
+        for subscription, channel in self._channels.items():
+            wanted = subscription.filter
+            near = by_owner.get(wanted.owner) if wanted.task_id is None else by_task.get(wanted.task_id)
+            if near and (mine := wanted.of(near)):
+                earlier = {stream: before[stream] for stream in wanted.streams}
+                places = self.places_of(subscription)
+                payload = subscription.encode(mine, earlier, places, subscription.enriched)
+                told = Told(payload, mine, places)
+                for follower in channel.followers:
+                    follower.put(told)
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    def _drop_all(self, reason: str, stream: str | None = None) -> None:
+        for subscription, channel in self._channels.items():
+            if stream is None or stream in subscription.filter.streams:
+                for follower in channel.followers:
+                    follower.drop(reason)
+
+
+class Follower:
+    """One client: iterate over it for ``Told``, ``Gap``, ``CaughtUp`` (once), ``Silence`` and at last ``Dropped``."""
+
+    def __init__(
+        self,
+        fan_out: FanOut,
+        subscription: Subscription,
+        places: dict[str, str],
+        silence_s: float,
+    ) -> None:
+        self.subscription = subscription
+        self.places = places
+        """Up to where he has been told."""
+        self.on_drop: Callable[[], None] = lambda: None
+        """Called when he is dropped, also while he is busy with what he was told."""
+        self._fan_out = fan_out
+        self._silence_s = silence_s
+        self._queue: deque[Told] = deque()
+        self._queued_events = self._queued_chars = 0
+        self._read_entries = 0
+        self._wake = asyncio.Event()
+        self._reason = ""
+        self._told_s = time.monotonic()
+
+    def put(self, told: Told) -> None:
+        """Queue what is new; one whose queue is full is dropped."""
+        if self._reason:
+            return
+        self._queued_events += len(told.entries)
+        self._queued_chars += len(told.payload)
+        if self._queued_events > self._fan_out.max_queued_events or self._queued_chars > self._fan_out.max_queued_chars:
+            self.drop(f"too slow: {self._queued_events} events were waiting; connect again")
+            return
+        self._queue.append(told)
+        self._wake.set()
+
+    def drop(self, reason: str) -> None:
+        """Let go of what is queued and end; the first reason counts."""
+        if not self._reason:
+            self._reason = reason
+            self._queue.clear()
+            self._wake.set()
+            self.on_drop()
+
+    async def __aiter__(self) -> AsyncGenerator[Notice, None]:
+        async with aclosing(self._locate()) as found:
+            async for notice in found:
+                yield notice
+        begins = None
+        while begins is None and not self._reason:
+            async with aclosing(self._catch_up()) as history:
+                async for piece in history:
+                    yield piece
+            begins = self._fan_out.join(self)
+            if begins is None and not await self._fan_out.wait_for_step(self._silence_s):
+                yield Silence(self.places)
+        if begins and begins != self.places:
+            async with aclosing(self._read(begins)) as history:
+                async for piece in history:
+                    yield piece
+            self.places = begins
+        if not self._reason:
+            yield CaughtUp(self.places)
+        while not self._reason:
+            if self._queue:
+                told = self._queue.popleft()
+                self._queued_events -= len(told.entries)
+                self._queued_chars -= len(told.payload)
+                self._told_s = time.monotonic()
+                yield told
+                self.places = dict(told.places)
+            elif not await self._woken():
+                self._told_s = time.monotonic()
+                self.places = self._fan_out.places_of(self.subscription)
+                yield Silence(self.places)
+        yield Dropped(self._reason, self.places)
+
+    async def _woken(self) -> bool:
+        self._wake.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._told_s + self._silence_s - time.monotonic()):
+                return await self._wake.wait()
+        return False
+
+    async def _locate(self) -> AsyncGenerator[Gap | Silence, None]:
+        while not self._reason:
+            try:
+                self.places, gaps = await self._fan_out.backlog.locate(self.places)
+            except AWAY:
+                await asyncio.sleep(min(RETRY_S, self._silence_s))
+                if self._is_silent():
+                    yield Silence(self.places)
+                continue
+            for gap in gaps:
+                yield gap
+            return
+
+    async def _catch_up(self) -> AsyncGenerator[Told | Gap | Silence, None]:
+        """Read to the end, again and again until a reading is so short that the rest fits into the queue."""
+        self._read_entries = PAGE
+        while self._read_entries >= PAGE and not self._fan_out.closed:
+            self._read_entries = 0
+            async with aclosing(self._read(None)) as pieces:
+                async for told in pieces:
+                    yield told
+
+    async def _read(self, until: Places | None) -> AsyncGenerator[Told | Gap | Silence, None]:
+        """What lies between the places and others (or the end), waiting for a Redis that is away."""
+        while True:
+            try:
+                async with aclosing(self._read_once(until)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+                return
+            except AWAY:
+                await asyncio.sleep(min(RETRY_S, self._silence_s))
+                if self._is_silent():
+                    yield Silence(self.places)
+
+    async def _read_once(self, until: Places | None) -> AsyncGenerator[Told | Gap | Silence, None]:
+        subscription = self.subscription
+        reading = self._fan_out.backlog.read(subscription.filter, self.places, until)
+        async with aclosing(reading) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, Gap):
+                    yield piece
+                    continue
+                self._read_entries += len(piece)
+                before = self.places
+                places = before | {entry.stream: entry.id for entry in piece}
+                if mine := subscription.filter.of(piece):
+                    if subscription.enriched:
+                        await self._fan_out.enrich(mine)
+                    payload = subscription.encode(mine, before, places, subscription.enriched)
+                    self._told_s = time.monotonic()
+                    yield Told(payload, mine, places)
+                self.places = places
+                if self._is_silent():
+                    yield Silence(places)
+
+    def _is_silent(self) -> bool:
+        silent = time.monotonic() - self._told_s >= self._silence_s
+        if silent:
+            self._told_s = time.monotonic()
+        return silent
