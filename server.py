@@ -49,10 +49,12 @@ def create_app(settings: Settings, *, open_runner: Opener = services.open_runner
             open_runner(settings) as runner,
             services.open_tasks(runner, settings) as (queue, scheduler),
             services.open_fan_out(runner, settings) as fan_out,
+            services.open_kafka(runner, settings) as kafka,
         ):
             yield {
                 "runner": runner,
                 "fan_out": fan_out,
+                "kafka": kafka,
                 "cors_origins": settings.cors_origins,
                 "tasks": queue,
                 "scheduler": scheduler,

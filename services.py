@@ -25,6 +25,7 @@ from memory.events import EventStore, open_events
 from memory.fan_out import FanOut
 from memory.graph import GraphStore
 from memory.indexer import Indexer
+from memory.kafka import KafkaForwarder, forget
 from memory.library import Library
 from memory.locks import Lock
 from memory.log_ring import LogRing
@@ -156,6 +157,19 @@ async def open_fan_out(runner: Runner, settings: Settings) -> AsyncIterator[FanO
     with logs.listening(settings.log_level) if logs else contextlib.nullcontext():
         async with _background({"fan-out": fan_out.run}):
             yield fan_out
+
+
+@asynccontextmanager
+async def open_kafka(runner: Runner, settings: Settings) -> AsyncIterator[KafkaForwarder | None]:
+    """What passes events on to Kafka, where that is switched on."""
+    redis = runner.context.redis
+    if not settings.enable_kafka:
+        await forget(redis)
+        yield None
+        return
+    forwarder = KafkaForwarder(redis, settings.kafka_bootstrap_servers)
+    async with _background({"kafka": forwarder.run}):
+        yield forwarder
 
 
 async def _wiki_source(settings: Settings) -> str:

@@ -99,6 +99,14 @@ class Settings(BaseSettings):
     def _origins(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
+    @field_validator("kafka_bootstrap_servers")
+    @classmethod
+    def _addresses(cls, value: str) -> str:
+        servers = [server.strip() for server in value.split(",") if server.strip()]
+        if not servers or not all(re.fullmatch(r"[^\s/]+:\d{1,5}", server) for server in servers):
+            raise ValueError("accepted: host:port, several separated by commas")
+        return ",".join(servers)
+
     @field_validator("redis_url")
     @classmethod
     def _redis_scheme(cls, value: SecretStr | None) -> SecretStr | None:

@@ -13,7 +13,7 @@ import contextlib
 import random
 import time
 from collections import defaultdict, deque
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,8 @@ SILENCE_S = 15.0
 MAX_QUEUED_EVENTS = 10_000
 MAX_QUEUED_CHARS = 8 * 2**20
 """What waits for one follower before he is dropped."""
+MAX_PIECE_CHARS = 2**18
+"""What is sent at a time: many WebSocket clients take no frame of more than a megabyte."""
 RETRY_S = 0.5
 AWAY = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.BusyLoadingError, OSError)
 """Redis does not answer now; it is waited for."""
@@ -55,6 +57,18 @@ class Subscription:
     filter: Filter
     encode: Encoder
     enriched: bool = False
+
+    def pieces(self, entries: Sequence[Followed], before: Places, after: Places) -> Iterator[Told]:
+        """Entries as what is sent at a time: not more than ``MAX_PIECE_CHARS``, or a single one."""
+        rest = deque(entries)
+        while rest:
+            piece = [rest.popleft()]
+            chars = len(piece[0].text(enriched=self.enriched))
+            while rest and (chars := chars + len(rest[0].text(enriched=self.enriched))) < MAX_PIECE_CHARS:
+                piece.append(rest.popleft())
+            places = {**before, **{entry.stream: entry.id for entry in piece}} if rest else after
+            yield Told(self.encode(piece, before, places, self.enriched), piece, places)
+            before = places
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,23 +319,22 @@ class FanOut:
         for entry in entries:
             by_owner[entry.owner if isinstance(entry.owner, str) else None].append(entry)
             by_task[entry.event.task_id].append(entry)
-        for subscription, channel in self._channels.items():
+        for subscription, channel in list(self._channels.items()):
             wanted = subscription.filter
             near = by_owner.get(wanted.owner) if wanted.task_id is None else by_task.get(wanted.task_id)
             if near and (mine := wanted.of(near)):
                 earlier = {stream: before[stream] for stream in wanted.streams}
-                places = self.places_of(subscription)
-                payload = subscription.encode(mine, earlier, places, subscription.enriched)
-                told = Told(payload, mine, places)
-                for follower in channel.followers:
-                    follower.put(told)
+                pieces = list(subscription.pieces(mine, earlier, self.places_of(subscription)))
+                for follower in tuple(channel.followers):
+                    for told in pieces:
+                        follower.put(told)
         self._moved.set()
         self._moved = asyncio.Event()
 
     def _drop_all(self, reason: str, stream: str | None = None) -> None:
-        for subscription, channel in self._channels.items():
+        for subscription, channel in list(self._channels.items()):
             if stream is None or stream in subscription.filter.streams:
-                for follower in channel.followers:
+                for follower in tuple(channel.followers):
                     follower.drop(reason)
 
 
@@ -367,6 +380,7 @@ class Follower:
             self._reason = reason
             self._queue.clear()
             self._wake.set()
+            self._fan_out.leave(self)
             self.on_drop()
 
     async def __aiter__(self) -> AsyncGenerator[Notice, None]:
@@ -458,9 +472,10 @@ class Follower:
                 if mine := subscription.filter.of(piece):
                     if subscription.enriched:
                         await self._fan_out.enrich(mine)
-                    payload = subscription.encode(mine, before, places, subscription.enriched)
-                    self._told_s = time.monotonic()
-                    yield Told(payload, mine, places)
+                    for told in subscription.pieces(mine, before, places):
+                        self._told_s = time.monotonic()
+                        yield told
+                        self.places = dict(told.places)
                 self.places = places
                 if self._is_silent():
                     yield Silence(places)

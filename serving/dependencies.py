@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 from graphs.runs import Runner
 from graphs.scheduler import Scheduler
 from memory.fan_out import FanOut
+from memory.kafka import KafkaForwarder
 from memory.tasks import TaskQueue
 
 
@@ -42,5 +43,12 @@ async def _fan_out(request: Request) -> FanOut:
     return fan_out
 
 
+async def _kafka(request: Request) -> KafkaForwarder | None:
+    kafka: KafkaForwarder | None = request.state.kafka
+    return kafka
+
+
+OptionalKafka = Annotated[KafkaForwarder | None, Depends(_kafka)]
+"""What passes events on to Kafka; None where that is off."""
 OpenFanOut = Annotated[FanOut, Depends(_fan_out)]
 """The events of the streams, told to many."""

@@ -18,7 +18,7 @@ from memory.backlog import Gap
 from memory.fan_out import CaughtUp, Dropped, Follower, Notice, Places, Silence, Told
 from memory.followed import Followed, format_positions, short_name
 
-DROP_GRACE_S = 10.0
+DROP_GRACE_S = 30.0
 """How long a client that was dropped may take to receive what is on its way and the reason."""
 SSE_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 _PLAIN = re.compile(r"[\w.:-]{1,100}")

@@ -12,8 +12,9 @@ from redis.exceptions import RedisError
 from agents.context import Context
 from errors import LuminaError
 from graphs.scheduler import Scheduler
+from memory.kafka import KafkaForwarder
 from memory.redis_server import check_redis
-from serving.dependencies import OpenRunner, OptionalScheduler
+from serving.dependencies import OpenRunner, OptionalKafka, OptionalScheduler
 
 router = APIRouter(tags=["health"])
 
@@ -22,12 +23,14 @@ CHECK_TIMEOUT_S = 3.0
 
 
 @router.get("/health")
-async def health(runner: OpenRunner, scheduler: OptionalScheduler) -> dict[str, Any]:
+async def health(runner: OpenRunner, scheduler: OptionalScheduler, kafka: OptionalKafka) -> dict[str, Any]:
     """``ok`` for each service, or why not; ``status`` is ``degraded`` when one is down."""
-    return await look_at(runner.context, scheduler)
+    return await look_at(runner.context, scheduler, kafka)
 
 
-async def look_at(context: Context, scheduler: Scheduler | None = None) -> dict[str, Any]:
+async def look_at(
+    context: Context, scheduler: Scheduler | None = None, kafka: KafkaForwarder | None = None
+) -> dict[str, Any]:
     """The body of ``GET /health``."""
     checks = {
         "redis": check_redis(context.redis),
@@ -37,6 +40,8 @@ async def look_at(context: Context, scheduler: Scheduler | None = None) -> dict[
     }
     if scheduler:
         checks["scheduler"] = scheduler.check()
+    if kafka:
+        checks["kafka"] = kafka.check()
     found = dict(zip(checks, await asyncio.gather(*map(_look, checks.values())), strict=True))
     states = {name: state for name, (state, _) in found.items()}
     details = {name: detail for name, (_, detail) in found.items()}

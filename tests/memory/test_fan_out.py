@@ -7,6 +7,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,10 @@ def numbers(entries: Sequence[Followed]) -> list[int]:
     return [entry.event.data["number"] for entry in entries]
 
 
+def enough(count: int, found: Sequence[Followed]) -> bool:
+    return len(found) >= count
+
+
 async def first(follower: Follower, kind: type[Notice]) -> Any:
     async with asyncio.timeout(30), aclosing(aiter(follower)) as pieces:
         async for piece in pieces:
@@ -112,7 +117,7 @@ async def test_whoever_joins_or_resumes_while_others_write_misses_nothing_and_se
         stop_at.set()
 
     async def follow(start_after: int, patience: int) -> list[int]:
-        """Comes when so many were written, leaves after so many events, comes back with its places, until all are there."""
+        """Comes when so many were written, leaves after so many events, and comes back, until all are there."""
         while written < start_after:
             await asyncio.sleep(0)
         seen: list[int] = []
@@ -174,12 +179,12 @@ async def test_one_sees_only_his_own_and_what_he_asked_for(redis: Redis, fan_out
                     assert numbers(piece.entries) == expected
                 else:
                     async with fan_out.follow(subscription, places) as follower:
-                        assert numbers(await told(follower, lambda found, n=len(expected): len(found) >= n)) == expected  # type: ignore[misc]
+                        assert numbers(await told(follower, partial(enough, len(expected)))) == expected
 
 
 async def test_one_read_serves_all_and_a_stuck_one_is_dropped_while_the_others_see_everything(redis: Redis) -> None:
     streams, total = Streams(redis), 60
-    async with running(FanOut(redis, max_queued_events=20)) as fan_out:
+    async with running(FanOut(redis, max_queued_events=20)) as fan_out:  # noqa: SIM117 - one line could not hold both
         async with fan_out.follow(subscribed(), at("$")) as stuck, aclosing(aiter(stuck)) as pieces:
             assert isinstance(await anext(pieces), CaughtUp)
             dropped = asyncio.Event()
