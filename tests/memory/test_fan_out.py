@@ -136,7 +136,7 @@ async def test_whoever_joins_or_resumes_while_others_write_misses_nothing_and_se
 
     async with asyncio.timeout(60):
         writing = asyncio.create_task(write())
-        seen = await asyncio.gather(*(follow(number * 150, 40 + 97 * number) for number in range(12)))
+        seen = await asyncio.gather(*(follow(number * total // 12, 40 + 97 * number) for number in range(12)))
         await writing
     for one in seen:
         assert sorted(one) == list(range(total))
