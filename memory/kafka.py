@@ -7,7 +7,8 @@ trimmed before it is in Kafka, up to ``MAX_BEHIND``: a broker that stays away ma
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -72,17 +73,20 @@ class KafkaForwarder:
         self._max_behind, self._look_every_s = max_behind, look_every_s
         self._producer: AIOKafkaProducer | None = None
         self._starting = asyncio.Lock()
-        self._error = "nothing was sent yet"
+        self._error, self._away = "nothing was sent yet", False
+        self._stop = asyncio.Event()
         self._sent = self._given_up = 0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Pass on until ``stop`` is set. What was not acknowledged then is sent at the next start."""
+        self._stop = stop
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it tells of every attempt; what matters is told here
         consumers = [
             Consumer(self._redis, stream, keys.KAFKA_GROUP, CONSUMER, self._handler(stream), batch=BATCH)
             for stream in STREAMS
         ]
         jobs = [asyncio.create_task(consumer.run(stop)) for consumer in consumers]
-        jobs += [asyncio.create_task(self._limit(stop)), asyncio.create_task(self._connect(stop))]
+        jobs += [asyncio.create_task(self._limit(stop)), asyncio.create_task(self._connect())]
         try:
             await asyncio.gather(*jobs)
         finally:
@@ -110,21 +114,42 @@ class KafkaForwarder:
         topic = topic_of(stream)
 
         async def send(delivered: Sequence[Delivered]) -> None:
-            async with self._kafka() as producer:
-                await _send(producer, topic, [_message(stream, one) for one in delivered])
+            messages = [_message(stream, one) for one in delivered]
+
+            async def attempt() -> None:
+                async with self._kafka() as producer:
+                    await _send(producer, topic, messages)
+
+            await self._persist(attempt)
             self._sent += len(delivered)
 
         return send
 
-    async def _connect(self, stop: asyncio.Event) -> None:
+    async def _connect(self) -> None:
         """Be connected before there is anything to send, so that health can tell."""
+
+        async def attempt() -> None:
+            async with self._kafka():
+                pass
+
+        with suppress(KafkaAway):
+            await self._persist(attempt)
+
+    async def _persist(self, attempt: Callable[[], Awaitable[None]]) -> None:
+        """Try until it succeeds, with growing pauses, or until this ends.
+
+        Raises:
+            KafkaAway: it did not, and this ends.
+        """
         pause_s = 0.2
-        while not stop.is_set() and self._error:
-            with suppress(KafkaAway):
-                async with self._kafka():
-                    return
+        while True:
+            try:
+                return await attempt()
+            except KafkaAway:
+                if self._stop.is_set():
+                    raise
             with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), pause_s)
+                await asyncio.wait_for(self._stop.wait(), pause_s)
             pause_s = min(pause_s * 2, 5.0)
 
     @asynccontextmanager
@@ -139,12 +164,17 @@ class KafkaForwarder:
                     self._producer = await self._start()
                 producer = self._producer
             yield producer
-            self._error = ""
+            if self._away:
+                logger.info("Kafka at {} takes events again", self._servers)
+            self._error, self._away = "", False
         except (KafkaError, OSError) as error:
             if producer is self._producer:
                 await self._drop()
             what = " ".join(str(error).split()) or type(error).__name__
             self._error = f"Kafka at {self._servers} does not take events: {what}; they wait (KAFKA_BOOTSTRAP_SERVERS)"
+            if not self._away:
+                logger.warning("{}", self._error)
+            self._away = True
             raise KafkaAway(self._error) from error
 
     async def _start(self) -> AIOKafkaProducer:

