@@ -17,7 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,9 @@ def made(number: int) -> Event:
 async def one_read_a_client(redis: Redis, encode: Any) -> AsyncIterator[str]:
     place = {GRAPH_STREAM: "$"}
     while True:
-        for _, raw in await redis.xread(dict(place), count=PAGE, block=5_000) or ():
+        streams: dict[Any, Any] = dict(place)
+        reply: Any = await redis.xread(streams, count=PAGE, block=5_000)
+        for _, raw in reply or ():
             entries = [read_entry(GRAPH_STREAM, id_, fields) for id_, fields in raw]
             mine = [entry for entry in entries if entry.owner == "local"]
             after = {GRAPH_STREAM: entries[-1].id}
@@ -222,7 +224,7 @@ async def compare(rounds: int, count: int, events: int) -> None:
     report(seconds, count, events)
 
 
-def report(seconds: dict[str, Sequence[float]], count: int, events: int) -> None:
+def report(seconds: Mapping[str, Sequence[float]], count: int, events: int) -> None:
     deliveries = 2 * count * events
     print(f"{count} WebSocket and {count} SSE clients, {events} events; deliveries/s, median (min–max)")
     for name, taken in seconds.items():

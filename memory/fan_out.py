@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from memory.events import EventStore
     from memory.log_ring import LogRing
 
-BLOCK_MS = 5_000
-"""How long one read waits; well under the 30 s after which the Redis client gives up."""
+BLOCK_MS = 2_000
+"""How long one read waits; less than any client's own patience."""
 SILENCE_S = 15.0
 """Seconds without an event after which a follower is told so, as WHATWG HTML 9.2.7 advises against old proxies."""
 MAX_QUEUED_EVENTS = 10_000
@@ -172,6 +172,7 @@ class FanOut:
         """Drop every follower, and whoever comes after."""
         self.closed = reason
         self._drop_all(reason)
+        self._step_done()
 
     @property
     def followers(self) -> int:
@@ -198,8 +199,11 @@ class FanOut:
     def join(self, follower: Follower) -> dict[str, str] | None:
         """Put what is new into a follower's queue from now on, and say from which places on that is.
 
-        None when the feed has not come as far as he: he waits for ``moved``.
+        None when the feed has not come as far as he: he waits for its next step.
         """
+        if self.closed:
+            follower.drop(self.closed)
+            return {}
         for stream, place in follower.places.items():
             if stream in self._places and order_of(self._places[stream]) < order_of(place):
                 return None
@@ -211,8 +215,6 @@ class FanOut:
             begins[stream] = self._places[stream]
         channel = self._channels.setdefault(follower.subscription, _Channel(follower.subscription))
         channel.followers.add(follower)
-        if self.closed:
-            follower.drop(self.closed)
         return begins
 
     def leave(self, follower: Follower) -> None:
@@ -328,6 +330,9 @@ class FanOut:
                 for follower in tuple(channel.followers):
                     for told in pieces:
                         follower.put(told)
+        self._step_done()
+
+    def _step_done(self) -> None:
         self._moved.set()
         self._moved = asyncio.Event()
 
@@ -387,13 +392,11 @@ class Follower:
         async with aclosing(self._locate()) as found:
             async for notice in found:
                 yield notice
-        begins = None
-        while begins is None and not self._reason:
-            async with aclosing(self._catch_up()) as history:
-                async for piece in history:
-                    yield piece
-            begins = self._fan_out.join(self)
-            if begins is None and not await self._fan_out.wait_for_step(self._silence_s):
+        async with aclosing(self._catch_up()) as history:
+            async for piece in history:
+                yield piece
+        while (begins := self._fan_out.join(self)) is None:
+            if not await self._fan_out.wait_for_step(self._silence_s):
                 yield Silence(self.places)
         if begins and begins != self.places:
             async with aclosing(self._read(begins)) as history:
@@ -424,7 +427,7 @@ class Follower:
         return False
 
     async def _locate(self) -> AsyncGenerator[Gap | Silence, None]:
-        while not self._reason:
+        while not self._fan_out.closed:
             try:
                 self.places, gaps = await self._fan_out.backlog.locate(self.places)
             except AWAY:
@@ -447,7 +450,7 @@ class Follower:
 
     async def _read(self, until: Places | None) -> AsyncGenerator[Told | Gap | Silence, None]:
         """What lies between the places and others (or the end), waiting for a Redis that is away."""
-        while True:
+        while not self._fan_out.closed:
             try:
                 async with aclosing(self._read_once(until)) as pieces:
                     async for piece in pieces:
