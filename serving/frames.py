@@ -15,8 +15,9 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from memory.backlog import Gap
-from memory.fan_out import CaughtUp, Dropped, Follower, Notice, Places, Silence, Told
 from memory.followed import Followed, format_positions, short_name
+from memory.follower import Follower
+from memory.subscriptions import CaughtUp, Dropped, Notice, Places, Silence, Told
 
 DROP_GRACE_S = 30.0
 """How long a client that was dropped may take to receive what is on its way and the reason."""

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.websockets import WebSocketDisconnect
 
 from errors import LuminaError
-from memory.fan_out import Dropped, FanOut, Follower, Places, Subscription
+from memory.fan_out import FanOut
 from memory.followed import (
     LOGS_STREAM,
     Filter,
@@ -26,7 +26,9 @@ from memory.followed import (
     parse_types,
     short_name,
 )
+from memory.follower import Follower
 from memory.keys import GRAPH_STREAM, TASKS_STREAM
+from memory.subscriptions import Dropped, Places, Subscription
 from serving.auth import Owner
 from serving.dependencies import OpenFanOut
 from serving.frames import DROP_GRACE_S, FollowResponse, encode_frame, encode_sse, frame_of

@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from graphs.explaining import describe_request
-from memory.fan_out import Subscription
 from memory.followed import Filter, parse_positions
 from memory.keys import PLANNER_STREAM
+from memory.subscriptions import Subscription
 from serving.auth import Owner
 from serving.dependencies import OpenFanOut, OpenRunner
 from serving.frames import FollowResponse, encode_sse

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from graphs.tasks import InvalidTask, request_of
 from memory import keys
-from memory.fan_out import CaughtUp, Subscription, Told
 from memory.followed import Filter, parse_positions
+from memory.subscriptions import CaughtUp, Subscription, Told
 from memory.task_records import Status, Task, UnknownTask
 from serving.auth import Owner
 from serving.dependencies import OpenFanOut, OpenRunner, Tasks

