@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 import services
 from errors import LuminaError
 from graphs.runs import Runner
+from memory.fan_out import FanOut
 from serving import (
     chat,
     console,
@@ -29,6 +30,7 @@ from serving import (
     health,
     masterchat,
     metrics,
+    mux,
     openai,
     planner,
     problems,
@@ -42,6 +44,8 @@ from serving.turns import Turns, open_turns
 from serving.usage_log import UsageLog
 from settings import DEFAULT_OWNER, InvalidSettings, Settings, is_loopback
 
+MAX_MESSAGE_BYTES = 16 * 1024
+"""The largest message that a WebSocket client may send; it has only its key to tell."""
 STOP_S = 3
 """How long open requests may take to end after Ctrl-C."""
 
@@ -79,10 +83,15 @@ def create_app(
             services.open_tasks(runner, settings) as (queue, scheduler),
             UsageLog(runner.context.streams) as usage_log,
             open_turns(runner) as turns,
+            services.open_fan_out(runner, settings) as fan_out,
+            services.open_kafka(runner, settings) as kafka,
         ):
             yield {
                 "runner": runner,
                 "turns": turns,
+                "fan_out": fan_out,
+                "kafka": kafka,
+                "cors_origins": settings.cors_origins,
                 "tasks": queue,
                 "scheduler": scheduler,
                 "api_keys": settings.api_keys(),
@@ -113,6 +122,7 @@ def create_app(
     app.include_router(events.router)
     app.include_router(event_export.router)
     app.include_router(graph.router)
+    app.include_router(mux.router)
     app.include_router(tasks.router)
     console.install(app)
     return app
@@ -154,18 +164,22 @@ async def serve(settings: Settings, *, host: str, port: int) -> bool:
         )
     app = create_app(settings, host=host)
     async with app.router.lifespan_context(app) as state:  # not uvicorn's: its start-up errors come as traces
+        opened = dict(state or {})
         config = uvicorn.Config(
-            _with_state(app, dict(state or {})),
+            _with_state(app, opened),
             host=host,
             port=port,
             lifespan="off",
             log_level="warning",
+            ws="websockets-sansio",
+            ws_max_size=MAX_MESSAGE_BYTES,
+            ws_per_message_deflate=False,  # it would compress each frame once a client
             timeout_graceful_shutdown=STOP_S,
             server_header=False,
             h11_max_incomplete_event_size=2 * MAX_HEADER_BYTES,
         )
         try:
-            await _AnnouncedServer(config, address_file(settings.data_dir)).serve()
+            await _AnnouncedServer(config, address_file(settings.data_dir), opened["fan_out"]).serve()
         except SystemExit as error:
             raise PortTaken(f"port {port} of {host} is in use; choose another with --port") from error
     return True
@@ -179,11 +193,11 @@ def _with_state(app: FastAPI, state: dict[str, Any]) -> Callable[[Scope, Receive
 
 
 class _AnnouncedServer(uvicorn.Server):
-    """Leaves its address in a file while it is up."""
+    """Leaves its address in a file while it is up, and sends who follows its events away when it stops."""
 
-    def __init__(self, config: uvicorn.Config, file: Path) -> None:
+    def __init__(self, config: uvicorn.Config, file: Path, fan_out: FanOut) -> None:
         super().__init__(config)
-        self._file = file
+        self._file, self._fan_out = file, fan_out
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
@@ -205,4 +219,5 @@ class _AnnouncedServer(uvicorn.Server):
 
     async def shutdown(self, sockets: Any = None) -> None:
         self._file.unlink(missing_ok=True)
+        self._fan_out.close("the server stops; connect again")  # or their streams would hold it up
         await super().shutdown(sockets)

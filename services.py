@@ -24,10 +24,13 @@ from memory.checkpoints import RedisSaver
 from memory.consumers import Consumer
 from memory.conversations import Conversations
 from memory.events import EventStore, open_events
+from memory.fan_out import FanOut
 from memory.graph import GraphStore
 from memory.indexer import Indexer
+from memory.kafka import KafkaForwarder, forget
 from memory.library import Library
 from memory.locks import Lock
+from memory.log_ring import LogRing
 from memory.message_index import VectorMessageIndex
 from memory.redis_server import open_redis
 from memory.streams import Delivered, Streams
@@ -38,7 +41,7 @@ from models.budget import Budget
 from models.chat import Chat, ChatConfig, open_chat
 from models.embeddings import Embedder
 from models.prices import PriceTable, read_prices
-from settings import Settings
+from settings import DEFAULT_OWNER, Settings
 from tools.recall import Recall
 from tools.wikipedia.opening import open_source
 from tools.wikipedia.source import WikiSource
@@ -146,6 +149,31 @@ async def open_tasks(runner: Runner, settings: Settings) -> AsyncIterator[tuple[
         jobs["scheduler"] = scheduler.run
     async with _background(jobs):
         yield queue, scheduler
+
+
+@asynccontextmanager
+async def open_fan_out(runner: Runner, settings: Settings) -> AsyncIterator[FanOut]:
+    """What tells the events of the streams, and of this process's log where there is one owner, to who follows them."""
+    context = runner.context
+    owners = set(settings.api_keys().values()) or {DEFAULT_OWNER}
+    logs = LogRing(*owners, secrets=settings.secrets()) if len(owners) == 1 else None
+    fan_out = FanOut(context.redis, events=context.events, logs=logs)
+    with logs.listening(settings.log_level) if logs else contextlib.nullcontext():
+        async with _background({"fan-out": fan_out.run}):
+            yield fan_out
+
+
+@asynccontextmanager
+async def open_kafka(runner: Runner, settings: Settings) -> AsyncIterator[KafkaForwarder | None]:
+    """What passes events on to Kafka, where that is switched on."""
+    redis = runner.context.redis
+    if not settings.enable_kafka:
+        await forget(redis)
+        yield None
+        return
+    forwarder = KafkaForwarder(redis, settings.kafka_bootstrap_servers)
+    async with _background({"kafka": forwarder.run}):
+        yield forwarder
 
 
 async def _wiki_source(settings: Settings) -> str:

@@ -137,6 +137,14 @@ class Settings(BaseSettings):
             raise ValueError("a key stands there twice; each key belongs to one owner")
         return value
 
+    @field_validator("kafka_bootstrap_servers")
+    @classmethod
+    def _addresses(cls, value: str) -> str:
+        servers = [server.strip() for server in value.split(",") if server.strip()]
+        if not servers or not all(re.fullmatch(r"[^\s/]+:\d{1,5}", server) for server in servers):
+            raise ValueError("accepted: host:port, several separated by commas")
+        return ",".join(servers)
+
     @field_validator("redis_url")
     @classmethod
     def _redis_scheme(cls, value: SecretStr | None) -> SecretStr | None:
@@ -214,6 +222,12 @@ def _read_keys(value: SecretStr | None) -> list[tuple[str, str]]:
         owner, separator, key = part.partition(":")
         found.append((owner.strip(), key.strip()) if separator else (DEFAULT_OWNER, part))
     return found
+
+    def secrets(self) -> tuple[str, ...]:
+        """Every secret value that was given, for whoever must not show one."""
+        given = [getattr(self, name) for name in type(self).model_fields]
+        texts = [value.get_secret_value() for value in given if isinstance(value, SecretStr)]
+        return (*texts, *self.api_keys())
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -40,6 +40,10 @@ class InvalidTask(LuminaError):
     """A task that no worker can run: an unknown kind, or a payload that makes no request."""
 
 
+class KeyUsed(LuminaError):
+    """An idempotency key that stands for another task."""
+
+
 class RunFailed(LuminaError):
     """The run came to its end and reached nothing; ``transient`` says whether it may go better later."""
 

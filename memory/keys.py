@@ -48,6 +48,8 @@ DEFAULT_MAX_LENGTH = 10_000
 """Length of every other stream, dead letters among them."""
 WORKERS_GROUP = "workers"
 """The group of ``tasks/v1`` whose members run the tasks."""
+KAFKA_GROUP = "kafka"
+"""The group that passes events on to Kafka, where that is switched on. Producers do not wait for it."""
 
 
 def dead_letters(stream: str) -> str:

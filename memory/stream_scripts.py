@@ -32,7 +32,8 @@ local function needed(stream)
       if before(oldest, first) then first = oldest end
     end
     if not any or before(first, any) then any = first end
-    if group['consumers'] > 0 then
+    -- A Kafka that is away slows nobody down; memory.kafka says how long it is waited for.
+    if group['consumers'] > 0 and group['name'] ~= 'kafka' then
       if not working or before(first, working) then working = first end
       if type(group['lag']) == 'number' then
         backlog = math.max(backlog or 0, group['lag'] + group['pending'])

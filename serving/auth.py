@@ -28,6 +28,12 @@ def find_owner(keys: Mapping[str, str], given: str) -> str | None:
     return owner
 
 
+def given_key(headers: Mapping[str, str]) -> str:
+    """The key that was sent with a request, empty when there was none."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+
+
 async def _caller(request: Request, bearer: _Bearer, api_key: _ApiKey) -> str | None:
     keys: Mapping[str, str] = request.state.api_keys
     if not keys:

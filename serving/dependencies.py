@@ -8,6 +8,8 @@ from fastapi import Depends, Request
 
 from graphs.runs import Runner
 from graphs.scheduler import Scheduler
+from memory.fan_out import FanOut
+from memory.kafka import KafkaForwarder
 from memory.tasks import TaskQueue
 from serving.turns import Turns
 
@@ -44,3 +46,19 @@ Tasks = Annotated[TaskQueue, Depends(_tasks)]
 """The task queue."""
 OptionalScheduler = Annotated[Scheduler | None, Depends(_scheduler)]
 """What looks at the standing goals; None in a process that does not."""
+
+
+async def _fan_out(request: Request) -> FanOut:
+    fan_out: FanOut = request.state.fan_out
+    return fan_out
+
+
+async def _kafka(request: Request) -> KafkaForwarder | None:
+    kafka: KafkaForwarder | None = request.state.kafka
+    return kafka
+
+
+OptionalKafka = Annotated[KafkaForwarder | None, Depends(_kafka)]
+"""What passes events on to Kafka; None where that is off."""
+OpenFanOut = Annotated[FanOut, Depends(_fan_out)]
+"""The events of the streams, told to many."""

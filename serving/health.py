@@ -13,9 +13,10 @@ from agents.context import Context
 from errors import LuminaError
 from graphs.runs import Runner
 from graphs.scheduler import Scheduler
+from memory.kafka import KafkaForwarder
 from memory.redis_server import check_redis
 from serving.auth import Caller
-from serving.dependencies import OpenRunner, OptionalScheduler
+from serving.dependencies import OpenRunner, OptionalKafka, OptionalScheduler
 from serving.limits import states
 
 router = APIRouter(tags=["health"])
@@ -25,16 +26,21 @@ CHECK_TIMEOUT_S = 3.0
 
 
 @router.get("/health")
-async def health(runner: OpenRunner, scheduler: OptionalScheduler, owner: Caller) -> dict[str, Any]:
+async def health(
+    runner: OpenRunner, scheduler: OptionalScheduler, kafka: OptionalKafka, owner: Caller
+) -> dict[str, Any]:
     """``ok`` for each service, or why not; ``status`` is ``degraded`` when one is down.
 
     ``rate_limits`` says for each limited agent how many runs the caller has left.
     """
-    body, (_, limits) = await asyncio.gather(look_at(runner.context, scheduler), _look(_limits(runner, owner)))
+    looked = look_at(runner.context, scheduler, kafka)
+    body, (_, limits) = await asyncio.gather(looked, _look(_limits(runner, owner)))
     return {**body, "rate_limits": limits}
 
 
-async def look_at(context: Context, scheduler: Scheduler | None = None) -> dict[str, Any]:
+async def look_at(
+    context: Context, scheduler: Scheduler | None = None, kafka: KafkaForwarder | None = None
+) -> dict[str, Any]:
     """The body of ``GET /health``."""
     checks = {
         "redis": check_redis(context.redis),
@@ -44,6 +50,8 @@ async def look_at(context: Context, scheduler: Scheduler | None = None) -> dict[
     }
     if scheduler:
         checks["scheduler"] = scheduler.check()
+    if kafka:
+        checks["kafka"] = kafka.check()
     found = dict(zip(checks, await asyncio.gather(*map(_look, checks.values())), strict=True))
     states = {name: state for name, (state, _) in found.items()}
     details = {name: detail for name, (_, detail) in found.items()}

@@ -21,16 +21,16 @@ from agents.crawl import UnknownTopic
 from errors import LuminaError
 from graphs.limits import RateLimited
 from graphs.runs import InvalidRequest, RunExists
-from graphs.tasks import InvalidTask
+from graphs.tasks import InvalidTask, KeyUsed
 from memory.conversations import InvalidTurn, UnknownConversation
 from memory.event_queries import InvalidQuery
+from memory.followed import InvalidSubscription
 from memory.graph import InvalidEdge, InvalidNeighbourhood, InvalidNode, UnknownNode
 from memory.run_log import EventsGone, UnknownRun
 from memory.task_records import TaskNotRetryable, UnknownTask
 from models.fallback import NoModelAnswers
 from serving.headers import request_id_of
 from serving.limits import refusal_headers, refusal_members
-from serving.tasks import KeyUsed
 from tools.wikipedia.source import SourceUnavailable
 
 STATUS: dict[type[LuminaError], int] = {
@@ -43,6 +43,7 @@ STATUS: dict[type[LuminaError], int] = {
     InvalidEdge: 422,
     InvalidNeighbourhood: 422,
     UnknownNode: 404,
+    InvalidSubscription: 422,
     UnknownTopic: 404,
     UnknownConversation: 404,
     UnknownTask: 404,

@@ -9,16 +9,26 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from errors import LuminaError
 from graphs.goals import GoalFile
 from graphs.runs import check_request
-from graphs.tasks import KINDS, InvalidTask, request_of
+from graphs.tasks import KINDS, InvalidTask, KeyUsed, request_of
+from memory import keys
+from memory.followed import Filter, parse_positions
+from memory.subscriptions import CaughtUp, Subscription, Told
 from memory.task_records import Status, Task, UnknownTask
 from memory.tasks import TaskQueue
 from serving.auth import Owner
-from serving.dependencies import OpenRunner, Tasks
+from serving.dependencies import OpenFanOut, OpenRunner, Tasks
+from serving.frames import FollowResponse, encode_sse
+from serving.mux import respond
 
 router = APIRouter(prefix="/tasks", tags=["tasks"])
+
+TASK_STREAMS = (keys.GRAPH_STREAM, keys.TASKS_STREAM, keys.PLANNER_STREAM)
+"""Streams that carry events of a task."""
+TERMINAL = frozenset({"task.complete", "task.dead", "task.cancel"})
+"""After these nothing comes, unless the task is retried."""
+LIFECYCLE = TERMINAL | {"task.submit", "task.start", "task.retry", "task.fail"}
 
 
 class TaskRequest(BaseModel):
@@ -93,10 +103,6 @@ class TaskList(BaseModel):
     cursor: str | None = Field(description="Give it back for the next page; null on the last one.")
 
 
-class KeyUsed(LuminaError):
-    """An idempotency key that stands for another task."""
-
-
 async def submit_checked(
     queue: TaskQueue, goals: GoalFile, body: TaskRequest, owner: str, idempotency_key: str | None = None
 ) -> Task:
@@ -150,6 +156,42 @@ async def list_tasks(
 async def get_task(task_id: str, owner: Owner, queue: Tasks) -> TaskView:
     """One task, with its progress and, at the end, its result or error."""
     return TaskView.of(await _own(queue, task_id, owner))
+
+
+@router.get("/{task_id}/events", responses={200: {"content": {"text/event-stream": {}}}}, response_class=FollowResponse)
+async def follow_task(
+    task_id: str,
+    owner: Owner,
+    queue: Tasks,
+    fan_out: OpenFanOut,
+    last_event_id: Annotated[
+        str | None, Header(description="Sent by who reconnects: what came before is left out.")
+    ] = None,
+) -> Response:
+    """Everything that happens to a task as SSE, over all streams, from its beginning on; ends when the task has."""
+    task = await _own(queue, task_id, owner)
+    wanted = Filter(TASK_STREAMS, owner, task_id=task_id)
+    places = parse_positions(last_event_id or "0", TASK_STREAMS, "0")
+    ends = _Ending(ended=task.finished_ms > 0)
+    return await respond(fan_out, Subscription(wanted, encode_sse), places, greeting=f"task {task.kind}", ends=ends)
+
+
+class _Ending:
+    """Says when a task's events have all been told; one that was retried goes on after its first end."""
+
+    def __init__(self, *, ended: bool) -> None:
+        """``ended``: whether the task had, before anything was told."""
+        self._ended, self._live = ended, False
+
+    def __call__(self, told: object) -> bool:
+        match told:
+            case Told():
+                for entry in told.entries:
+                    if entry.event.type in LIFECYCLE:
+                        self._ended = entry.event.type in TERMINAL
+            case CaughtUp():
+                self._live = True
+        return self._live and self._ended
 
 
 @router.delete("/{task_id}")

