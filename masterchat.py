@@ -11,7 +11,7 @@ Example:
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -156,6 +156,32 @@ class MasterChat:
         except httpx.HTTPError as error:
             raise MasterChatError(f"no answer from {self._http.base_url}: {error}") from error
         if response.status_code != 200:
+            raise _refused(response)
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    async def submit(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Queue a task, for example ``{"crawl": ["Mandelbrot set"]}``; its ``id`` is for ``task``.
+
+        Raises:
+            MasterChatError: the server cannot be reached or refuses the task.
+        """
+        return await self._json("POST", "/tasks", json=dict(body))
+
+    async def task(self, task_id: str) -> dict[str, Any]:
+        """How far a task is: ``status``, ``progress`` and, at the end, ``result`` or ``error``.
+
+        Raises:
+            MasterChatError: the server cannot be reached or knows no such task.
+        """
+        return await self._json("GET", f"/tasks/{task_id}")
+
+    async def _json(self, method: str, path: str, **sent: Any) -> dict[str, Any]:
+        try:
+            response = await self._http.request(method, path, **sent)
+        except httpx.HTTPError as error:
+            raise MasterChatError(f"no answer from {self._http.base_url}: {error}") from error
+        if not response.is_success:
             raise _refused(response)
         answer: dict[str, Any] = response.json()
         return answer

@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, HTTPException, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from graphs.tasks import InvalidTask, request_of
+from graphs.pruning import PruneRequest
+from graphs.tasks import InvalidTask, check_payload
 from memory.task_records import Status, Task, UnknownTask
 from serving.auth import Owner
 from serving.dependencies import OpenRunner, Tasks
@@ -22,7 +23,9 @@ class TaskRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    kind: Literal["crawl", "ask", "summarise"] | None = Field(None, description="Left out where `crawl` says it.")
+    kind: Literal["crawl", "ask", "summarise", "prune"] | None = Field(
+        None, description="Left out where `crawl` says it."
+    )
     crawl: list[str] = Field(default_factory=list, max_length=20, examples=[["Mandelbrot set"]])
     message: str = Field("", max_length=20_000, description="The question; for a crawl, what will be asked.")
     topics: list[str] = Field(default_factory=list, max_length=20, description="Articles to start from.")
@@ -49,6 +52,28 @@ class TaskRequest(BaseModel):
             "hops": self.hops,
             "max_nodes": self.max_nodes,
         }
+
+
+class PruneTask(PruneRequest):
+    """What is to be forgotten: ``{"kind": "prune", …}``."""
+
+    kind: Literal["prune"]
+
+    def chosen_kind(self) -> str:
+        """The kind of the task."""
+        return self.kind
+
+    def payload(self) -> dict[str, Any]:
+        """The payload of the task."""
+        return self.model_dump(exclude={"kind"}, exclude_none=True)
+
+
+def _tag(body: Any) -> str:
+    return "prune" if isinstance(body, dict) and body.get("kind") == "prune" else "run"
+
+
+AnyTask = Annotated[Annotated[TaskRequest, Tag("run")] | Annotated[PruneTask, Tag("prune")], Discriminator(_tag)]
+"""The body's ``kind`` says which."""
 
 
 class TaskView(BaseModel):
@@ -87,7 +112,7 @@ class TaskList(BaseModel):
 
 @router.post("", status_code=202)
 async def submit(
-    body: TaskRequest,
+    body: AnyTask,
     response: Response,
     owner: Owner,
     runner: OpenRunner,
@@ -96,7 +121,8 @@ async def submit(
 ) -> TaskView:
     """Queue a task. With the same ``Idempotency-Key`` the same task comes back, for 24 hours."""
     kind, payload = body.chosen_kind(), body.payload()
-    runner.validate(request_of(kind, payload, owner))
+    if request := check_payload(kind, payload, owner):
+        runner.validate(request)
     task = await queue.submit(kind, payload, owner=owner, idempotency_key=idempotency_key)
     if (task.kind, task.payload) != (kind, payload):
         raise HTTPException(422, f"the Idempotency-Key was used for another task, {task.id}; use a new one")
