@@ -81,8 +81,8 @@ class CitedPassages:
             pipe.hget(head, "turns")
             pipe.llen(turns)
         answers = await pipe.execute()
-        last = {id_: int(answers[2 * i] or 0) for i, id_ in enumerate(conversations)}
-        first = {id_: last[id_] - answers[2 * i + 1] + 1 for i, id_ in enumerate(conversations)}
+        last: dict[str, int] = {id_: int(answers[2 * i] or 0) for i, id_ in enumerate(conversations)}
+        first: dict[str, int] = {id_: last[id_] - answers[2 * i + 1] + 1 for i, id_ in enumerate(conversations)}
 
         def counts(note: str) -> bool:
             _, conversation, turn = note.split(" ")
@@ -109,7 +109,8 @@ class CitedPassages:
     async def _note_all(self, owner: str, conversation_id: str) -> None:
         _, turns, _ = keys.conversation(owner, conversation_id)
         at = -1  # from the newest back, for the oldest may be trimmed meanwhile
-        while values := await self._redis.lrange(turns, at - TURNS + 1, at):
+        while True:
+            values: Any = await self._redis.lrange(turns, at - TURNS + 1, at)
             notes = dict.fromkeys(_notes(conversation_id, values), 0)
             if notes:
                 await self._redis.zadd(keys.cited(owner), notes)

@@ -152,13 +152,13 @@ class Library:
     async def learn_aliases(self, owner: str, source: str, aliases: Mapping[str, str]) -> None:
         """Remember titles that lead to another page."""
         if aliases:
-            await self._redis.hset(keys.aliases(owner, source), mapping=dict(aliases))
+            await self._redis.hset(keys.aliases(owner, source), mapping=dict[Any, Any](aliases))
 
     async def aliases(self, owner: str, source: str, titles: Sequence[str]) -> dict[str, str]:
         """Those of the titles that lead to another page, and its own title."""
         if not titles:
             return {}
-        found = await self._redis.hmget(keys.aliases(owner, source), list(titles))
+        found: Any = await self._redis.hmget(keys.aliases(owner, source), list(titles))
         return {title: page.decode() for title, page in zip(titles, found, strict=True) if page is not None}
 
     async def indexed(self, passages: Sequence[Passage]) -> None:

@@ -117,16 +117,18 @@ class Pruner:
         async for batch in self._prune_stale(owner, limits, dry_run):
             gone += sum(one.passages for one in batch)
             yield batch
-        before, aged = now_ms(), 0
+        # What is read from now on is left alone, or a prune beside a crawl would go on for as long as that.
+        began, aged = now_ms(), 0
         if limits.older_than_ms is not None:
-            before -= limits.older_than_ms
+            before = began - limits.older_than_ms
             async for batch in self._prune_pages(owner, "older_than", dry_run, before=before):
                 gone += sum(one.passages for one in batch)
                 yield batch
             aged = int(await self._redis.zcount(keys.pages(owner), "-inf", f"({before}")) if dry_run else 0
         if limits.max_passages is not None:
             excess = await self._vectors.count({"owner": owner}) - limits.max_passages - (gone if dry_run else 0)
-            async for batch in self._prune_pages(owner, "max_passages", dry_run, excess=excess, start=aged):
+            how: dict[str, Any] = {"before": began + 1, "excess": excess, "start": aged}
+            async for batch in self._prune_pages(owner, "max_passages", dry_run, **how):
                 yield batch
 
     async def unsettled(self, owner: str) -> int:
@@ -135,7 +137,10 @@ class Pruner:
 
     async def _prune_stale(self, owner: str, limits: Limits, dry_run: bool) -> AsyncGenerator[list[Pruned], None]:
         place = 0
-        while rows := await self._redis.zrange(keys.stale(owner), place, place + PAGES - 1, withscores=True):
+        while True:
+            rows: Any = await self._redis.zrange(keys.stale(owner), place, place + PAGES - 1, withscores=True)
+            if not rows:
+                return
             readings = [_reading(name.decode(), int(score)) for name, score in rows]
             found = await self._stored(owner, readings)
             current = await self._revisions(owner, readings)
@@ -164,15 +169,14 @@ class Pruner:
         reason: Reason,
         dry_run: bool,
         *,
-        before: int | None = None,
+        before: int,
         excess: int | None = None,
         start: int = 0,
     ) -> AsyncGenerator[list[Pruned], None]:
-        """The pages last read longest ago first: those read before a time, or until ``excess`` passages went."""
-        latest = "+inf" if before is None else f"({before}"
+        """Pages read before a time, longest ago first: all of them, or until ``excess`` passages went."""
         while excess is None or excess > 0:
             rows: Any = await self._redis.zrangebyscore(
-                keys.pages(owner), "-inf", latest, start, PAGES, withscores=True
+                keys.pages(owner), "-inf", f"({before}", start, PAGES, withscores=True
             )
             if not rows:
                 return
@@ -244,7 +248,7 @@ class Pruner:
 
     async def _survey(self, owner: str) -> None:
         """Go once through the store for what was there before the lists of pages and of stale readings were kept."""
-        mark = await self._redis.get(keys.survey(owner))
+        mark: Any = await self._redis.get(keys.survey(owner))
         if mark == b"done":
             return
         after = mark.decode() if mark else None
