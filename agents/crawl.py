@@ -14,6 +14,7 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from pydantic import BaseModel, Field
 
 from agents.context import Context
+from agents.covered import covered
 from agents.frontier import Candidate, Frontier
 from agents.memory_pages import read_pages
 from agents.progress import report
@@ -25,9 +26,6 @@ from memory.passages import Passage
 from memory.streams import Event
 from tools.splitter import plain_text, split
 from tools.wikipedia.source import Fetched, Page
-
-ASKED_FOR = frozenset({"crawl", "index"})
-"""Intents of those who want the source looked at, whatever memory holds."""
 
 PAGES_PER_STEP = 25
 """Pages read between two checkpoints: half of what MediaWiki gives in one request, so that later links can overtake."""
@@ -322,17 +320,7 @@ def _request(assignment: Assignment, run: RunView) -> CrawlInput:
 
 
 async def _crawled(context: Context, run: RunView, topic: str | None) -> bool:
-    """A finished crawl from this topic covers at least what the request asks for, and none of its pages was forgotten.
-
-    Whoever asks for a crawl wants the source looked at, so there it has to be a crawl of this run.
-    """
-    request, source = run.request, context.source.name
-    if request.intent in ASKED_FOR and f"crawled[{topic}]" not in run.results:
-        return False
-    coverage = await context.library.coverage(request.owner, source, topic or request.message)
-    if coverage is None or not coverage.includes(request.hops, request.max_nodes):
-        return False
-    return await context.library.keeps_all(request.owner, source, coverage.titles)
+    return await covered(context, run, topic) is not None
 
 
 def _explain(output: CrawlOutput) -> str:
