@@ -40,7 +40,7 @@ def data(tmp_path: Path) -> Path:
 async def test_help_lists_the_commands(data: Path) -> None:
     code, out, _ = await lumina("--help", data=data)
     assert code == 0
-    for command in ("demo", "ask", "crawl", "plan", "goals", "sql", "serve", "worker", "doctor"):
+    for command in ("demo", "ask", "crawl", "plan", "goals", "sql", "serve", "worker", "prune", "doctor"):
         assert command in out
 
 
@@ -142,3 +142,25 @@ async def test_ctrl_c_ends_the_server_and_everything_that_it_started(data: Path,
     server.send_signal(signal.SIGINT)
     await asyncio.wait_for(server.wait(), 5)
     assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]  # noqa: ASYNC240  # nothing else runs
+
+
+async def test_passages_are_pruned_after_a_dry_run(data: Path) -> None:
+    code, out, err = await lumina("crawl", "Koch snowflake", "--max-nodes", "3", "--json", data=data)
+    assert code == 0, err
+    code, out, err = await lumina("prune", "--max-passages", "1", "--dry-run", "--json", data=data)
+    assert code == 0, err
+    would = json.loads(out)
+    assert {one["reason"] for one in would["listed"]} == {"max_passages"}
+    code, out, err = await lumina("prune", "--max-passages", "1", data=data)
+    assert code == 0, err
+    assert "over the quota" in out
+    assert f"{would['passages']} passages of {would['pages']} pages of local went" in out
+    code, out, _ = await lumina("prune", "--max-passages", "1", data=data)
+    assert (code, out.strip()) == (0, "0 passages of 0 pages of local went")
+
+
+async def test_a_prune_that_is_not_accepted_says_what_is(data: Path) -> None:
+    code, _, err = await lumina("prune", "--older-than", "soon", data=data)
+    assert code == 1
+    assert len(err.strip().splitlines()) == 1
+    assert "older_than" in err

@@ -69,6 +69,11 @@ LIFE: list[tuple[str, str, str, dict[str, Any]]] = [
       "citations": [{"title": "A"}], "seconds": 3.0, "conversation_id": "c1"}),
     (GRAPH_STREAM, "chat.message", "", {"conversation_id": "c1", "turn_id": "u1", "role": "user", "characters": 10}),
     (PLANNER_STREAM, "plan.done", "planner", {"status": "done", "reason": "", "detail": "every target holds"}),
+    (GRAPH_STREAM, "page.prune", "",
+     {"source": "s", "title": "A", "revision": "1", "reason": "superseded", "passages": 3, "cited": 1}),
+    (GRAPH_STREAM, "prune.done", "",
+     {"passages": 3, "pages": 1, "cited": 1, "reasons": {"superseded": {"passages": 3, "pages": 1}},
+      "superseded": True, "unsettled": 1, "seen": "1-1", "seconds": 0.1}),
     (GRAPH_STREAM, "task.complete", "w2", {"kind": "crawl", "attempts": 2, "seconds": 60.0, "result": {}}),
 ]  # fmt: skip
 POISON: list[tuple[str, str, str, dict[str, Any]]] = [
