@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from agents.context import Context
 from errors import LuminaError
@@ -21,13 +22,19 @@ LISTED = 500
 _UNITS_S = {"m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
 
 
+def _age(text: str) -> str:
+    if not re.fullmatch(r"[1-9][0-9]{0,4}[mhdw]", text):
+        raise ValueError(f"{text[:20]!r} is no age; accepted are minutes, hours, days and weeks: 90m, 12h, 30d, 8w")
+    return text
+
+
 class PruneRequest(BaseModel):
     """What is to go. Without any field: what newer revisions have superseded."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     superseded: bool = Field(True, description="Passages of a revision when a newer one was read.")
-    older_than: Annotated[str, Field(pattern=r"^[1-9]\d{0,4}[mhdw]$")] | None = Field(
+    older_than: Annotated[str, AfterValidator(_age)] | None = Field(
         None, description="Pages that were last read or checked longer ago: 90m, 12h, 30d or 8w."
     )
     max_passages: int | None = Field(

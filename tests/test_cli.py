@@ -144,23 +144,17 @@ async def test_ctrl_c_ends_the_server_and_everything_that_it_started(data: Path,
     assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]  # noqa: ASYNC240  # nothing else runs
 
 
-async def test_passages_are_pruned_after_a_dry_run(data: Path) -> None:
-    code, out, err = await lumina("crawl", "Koch snowflake", "--max-nodes", "3", "--json", data=data)
+async def test_passages_over_a_quota_are_pruned(data: Path) -> None:
+    code, _, err = await lumina("crawl", "Koch snowflake", "--max-nodes", "2", "--json", data=data)
     assert code == 0, err
-    code, out, err = await lumina("prune", "--max-passages", "1", "--dry-run", "--json", data=data)
-    assert code == 0, err
-    would = json.loads(out)
-    assert {one["reason"] for one in would["listed"]} == {"max_passages"}
     code, out, err = await lumina("prune", "--max-passages", "1", data=data)
     assert code == 0, err
     assert "over the quota" in out
-    assert f"{would['passages']} passages of {would['pages']} pages of local went" in out
-    code, out, _ = await lumina("prune", "--max-passages", "1", data=data)
-    assert (code, out.strip()) == (0, "0 passages of 0 pages of local went")
+    assert "passages of 2 pages of local went" in out
 
 
 async def test_a_prune_that_is_not_accepted_says_what_is(data: Path) -> None:
     code, _, err = await lumina("prune", "--older-than", "soon", data=data)
     assert code == 1
     assert len(err.strip().splitlines()) == 1
-    assert "older_than" in err
+    assert "30d" in err
