@@ -234,6 +234,31 @@ def graph_export(
 
 
 @app.command()
+def prune(
+    older_than: Annotated[
+        str | None, typer.Option(metavar="AGE", help="Pages last read or checked longer ago: 90m, 12h, 30d, 8w.")
+    ] = None,
+    max_passages: Annotated[
+        int | None, typer.Option(metavar="N", help="More passages than these, those read longest ago first.")
+    ] = None,
+    superseded: Annotated[bool, typer.Option(help="Passages of a revision when a newer one was read.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
+    owner: Annotated[str, typer.Option(help="Whose passages.")] = "local",
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Forget stored passages that are superseded, old or too many.
+
+    A page goes whole. What a kept answer cites stays. A running server does it as a task.
+    """
+    from commands import prune_passages
+
+    limits = {"older_than": older_than, "max_passages": max_passages}
+    asked = {"superseded": superseded, "dry_run": dry_run, **{k: v for k, v in limits.items() if v is not None}}
+    _run(prune_passages(_settings(data_dir=data_dir), asked, owner, as_json=as_json))
+
+
+@app.command()
 def serve(
     host: Annotated[str, typer.Option(help="Address; anything but loopback needs LUMINA_API_KEYS.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,

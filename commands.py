@@ -8,7 +8,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from datetime import date
@@ -27,7 +27,9 @@ import masterchat
 from agents.spec import RunRequest
 from errors import LuminaError
 from graphs.intents import find_intent
+from graphs.pruning import PruneRequest, prune
 from graphs.runs import RunEvent, Runner, new_task_id
+from graphs.tasks import check_payload
 from memory.event_export import Day, DaySource, export_days
 from memory.events import open_events
 from memory.graph import GraphStore
@@ -277,6 +279,74 @@ async def _save(pieces: AsyncIterator[bytes], file: Path) -> None:
                 await asyncio.to_thread(opened.write, piece)
     except OSError as error:
         raise LuminaError(f"{file} cannot be written: {error}; choose another place") from error
+
+
+async def prune_passages(settings: Settings, asked: Mapping[str, Any], owner: str, *, as_json: bool = False) -> bool:
+    """Prune an owner's passages, as a task of the running server when there is one; print what went.
+
+    Raises:
+        InvalidTask: what is asked is not accepted.
+        ServerError: the server refused or failed, or none of its keys is the owner's.
+    """
+    check_payload("prune", dict(asked), owner)
+    url = running_server(settings)
+    if url:
+        found = await _prune_there(url, settings, asked, owner)
+    else:
+        async with open_runner(settings) as runner:
+            found = await prune(runner.context, PruneRequest(**asked), owner=owner)
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False, indent=2))
+    else:
+        _show_pruned(Console(), found)
+    return True
+
+
+async def _prune_there(url: str, settings: Settings, asked: Mapping[str, Any], owner: str) -> dict[str, Any]:
+    keys = settings.api_keys()
+    key = next((key for key, name in keys.items() if name == owner), None)
+    if key is None and (keys or owner != DEFAULT_OWNER):
+        raise ServerError(f"{url}: the server has no key of owner «{owner}»; add one to LUMINA_API_KEYS, or stop it")
+    try:
+        async with masterchat.MasterChat(url, api_key=key) as client:
+            task = await client.tasks.prune(**asked)
+            result: dict[str, Any] = (await client.tasks.wait(task.id)).data["result"]
+    except masterchat.MasterChatError as error:
+        raise ServerError(f"{url}: {error}") from error
+    return result
+
+
+def _show_pruned(console: Console, found: Mapping[str, Any]) -> None:
+    """What went, by reason; in a dry run each page too."""
+    dry = found["dry_run"]
+    if found["reasons"]:
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        for heading in ("reason", "page", "revision") if dry else ("reason",):
+            table.add_column(heading)
+        for heading in ("passages", "cited, stay") if dry else ("pages", "passages"):
+            table.add_column(heading, justify="right")
+        if dry:
+            for one in found["listed"]:
+                counts = (str(one["passages"]), str(one["cited"]))
+                table.add_row(_REASONS[one["reason"]], escape(one["title"]), escape(one["revision"]), *counts)
+        else:
+            for reason, counted in found["reasons"].items():
+                table.add_row(_REASONS[reason], str(counted["pages"]), str(counted["passages"]))
+        console.print(table)
+    if dry and (more := found["pages"] - len(found["listed"])):
+        console.print(f"… and {more} more pages", highlight=False)
+    verb = "would go" if dry else "went"
+    stay = f"; {found['cited']} of the same pages stay, for kept answers cite them" if found["cited"] else ""
+    text = f"{found['passages']} passages of {found['pages']} pages of {found['owner']} {verb}{stay}"
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+_REASONS = {
+    "superseded": "superseded",
+    "forgotten": "left of a forgotten page",
+    "older_than": "old",
+    "max_passages": "over the quota",
+}
 
 
 async def _request(runner: Runner, asked: dict[str, Any]) -> RunRequest:

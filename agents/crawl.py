@@ -1,4 +1,7 @@
-"""The crawl agent: reads articles best-first from a topic, grows the graph and sends passages to be indexed."""
+"""The crawl agent: reads articles best-first from a topic, grows the graph and sends passages to be indexed.
+
+A page that memory holds is fetched again only when the source has another revision of it.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,14 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from pydantic import BaseModel, Field
 
 from agents.context import Context
+from agents.covered import covered
 from agents.frontier import Candidate, Frontier
+from agents.memory_pages import read_pages
 from agents.progress import report
 from agents.spec import AgentOutput, AgentSpec, Assignment, RunView
 from errors import LuminaError
 from memory.graph import Edge, Node, node_id
-from memory.library import Coverage
+from memory.library import Coverage, ReadPage
 from memory.passages import Passage
 from memory.streams import Event
 from tools.splitter import plain_text, split
@@ -62,6 +67,7 @@ class CrawlOutput(AgentOutput):
     nodes: int = 0
     edges: int = 0
     passages: int = 0
+    unchanged: int = Field(default=0, description="Pages that were not fetched: memory has their current revision.")
     skipped: dict[str, str] = Field(default_factory=dict, description="Title → why it was not read.")
 
 
@@ -73,20 +79,29 @@ class _Crawl:
         capacity = CANDIDATES_PER_PAGE * request.max_nodes
         self._frontier = Frontier(request.question, request.topic, capacity=capacity)
         self._aliases: dict[str, str] = {}
+        self._unchanged: frozenset[str] = frozenset()
+        self._again: list[str] = []
+        self._extent: list[int] | None = None
         self.output = CrawlOutput(topic=request.topic, title=request.topic)
         if request.carry:
             self._frontier.restore(request.carry["frontier"])
             self._aliases = request.carry["aliases"]
+            self._again = request.carry.get("again", [])
+            self._extent = request.carry.get("extent")
             self.output = CrawlOutput.model_validate(request.carry["output"])
 
     async def step(self, pages: int) -> bool:
         """Read up to ``pages`` more pages; whether there is more to do."""
-        if not self.output.titles:
+        if not self.output.titles and not self._again:
+            await self._look_back()
+        if self._again:
+            await self._read_again(pages)
+        elif not self.output.titles:
             await self._read_topic()
         else:
             batch = self._frontier.take(min(pages, self._room()))
-            await self._take_in(batch, await self._context.source.fetch([c.title for c in batch]))
-        more = self._room() > 0 and len(self._frontier) > 0
+            await self._take_in(batch, await self._read([c.title for c in batch]))
+        more = bool(self._again) if self._extent else self._room() > 0 and len(self._frontier) > 0
         if not more:
             await self._finish()
         return more
@@ -94,14 +109,54 @@ class _Crawl:
     def carry(self) -> dict[str, Any]:
         """The state after a step, as JSON values."""
         state = self.output.model_dump(exclude={"carry", "usage"})
-        return {"frontier": self._frontier.to_json(), "aliases": self._aliases, "output": state}
+        return {
+            "frontier": self._frontier.to_json(),
+            "aliases": self._aliases,
+            "again": self._again,
+            "extent": self._extent,
+            "output": state,
+        }
 
     def _room(self) -> int:
         return self._request.max_nodes - len(self.output.titles)
 
+    async def _look_back(self) -> None:
+        """Go through the same pages again when an earlier crawl was at least as wide, and stopped at its size.
+
+        One that read all there was is walked again, for a page that changed may link to new ones.
+        """
+        request, library, source = self._request, self._context.library, self._context.source.name
+        coverage = await library.coverage(request.owner, source, request.topic)
+        if coverage is None or coverage.exhausted or not coverage.includes(request.hops, request.max_nodes):
+            return
+        if not await library.keeps_all(request.owner, source, coverage.titles):
+            return
+        self._again, self._extent = list(coverage.titles), [coverage.hops, coverage.max_nodes]
+
+    async def _read_again(self, pages: int) -> None:
+        """Look at the next pages of the earlier crawl; when its own page is gone, the topic is looked for anew."""
+        first = not self.output.titles
+        titles, self._again = self._again[:pages], self._again[pages:]
+        fetched = await self._read(titles)
+        if first and titles[0] in (*fetched.missing, *fetched.skipped):
+            self._again, self._extent = [], None
+            await self._read_topic()
+            return
+        if first:
+            aliases = await self._context.library.aliases(
+                self._request.owner, self._context.source.name, [self._request.topic]
+            )
+            self.output.title = aliases.get(self._request.topic, self._request.topic)
+        await self._take_in([Candidate(title, 0, 0.0) for title in titles], fetched)
+
+    async def _read(self, titles: Sequence[str]) -> Fetched:
+        found = await read_pages(self._context, self._request.owner, titles)
+        self._unchanged = found.unchanged
+        return found.fetched
+
     async def _read_topic(self) -> None:
         topic = self._request.topic
-        fetched = await self._context.source.fetch([topic])
+        fetched = await self._read([topic])
         if fetched.missing:
             suggestions = await self._context.source.suggest(topic)
             raise UnknownTopic(topic, self._context.source.name, suggestions)
@@ -114,7 +169,7 @@ class _Crawl:
             self._frontier.add(page.title, plain_text(page), page.links, 1)
             self._frontier.close([page.title])
             batch = self._frontier.take(min(PAGES_PER_STEP, self._room()))
-            fetched = await self._context.source.fetch([c.title for c in batch])
+            fetched = await self._read([c.title for c in batch])
             if not fetched.pages:
                 raise LuminaError(f"«{topic}» is a disambiguation page whose links lead to no article")
             await self._take_in(batch, fetched)
@@ -136,16 +191,18 @@ class _Crawl:
             elif page.title not in known:
                 known.add(page.title)
                 pages.append(page)
+        await self._learn_aliases(pages)
         await self._store(pages, by_title)
-        depth = {p.title: max(0, min(c.depth for c in _candidates(p, by_title))) + 1 for p in pages}
-        await asyncio.to_thread(self._extend, pages, depth)
+        if self._extent is None:
+            depth = {p.title: max(0, min(c.depth for c in _candidates(p, by_title))) + 1 for p in pages}
+            await asyncio.to_thread(self._extend, pages, depth)
         for title, reason in fetched.skipped.items():
             await self._event("error", {"kind": "skipped", "title": title, "error": reason})
         report(
             "progress",
             agent="crawl",
             topic=self.output.topic,
-            text=f"read {len(self.output.titles)} of up to {self._request.max_nodes} pages",
+            text=f"read {len(self.output.titles)} of up to {self._request.max_nodes} pages{_unchanged(self.output)}",
             pages=len(self.output.titles),
             nodes=self.output.nodes,
             edges=self.output.edges,
@@ -153,13 +210,23 @@ class _Crawl:
             latest=[page.title for page in pages],
         )
 
+    async def _learn_aliases(self, pages: Sequence[Page]) -> None:
+        """Remember by which titles these pages were found, and recall what other links mean."""
+        owner, source, library = self._request.owner, self._context.source.name, self._context.library
+        await library.learn_aliases(owner, source, {alias: p.title for p in pages for alias in p.redirected_from})
+        links = {link for page in pages for link in page.links} - self._aliases.keys()
+        self._aliases |= await library.aliases(owner, source, sorted(links))
+
     async def _store(self, pages: Sequence[Page], by_title: dict[str, Candidate]) -> None:
         owner, source = self._request.owner, self._context.source.name
-        passages = await asyncio.to_thread(lambda: [split(page, owner=owner, source=source) for page in pages])
+        changed = [page for page in pages if page.title not in self._unchanged]
+        passages = await asyncio.to_thread(lambda: [split(page, owner=owner, source=source) for page in changed])
         everything = list(chain.from_iterable(passages))
-        await self._context.library.expect(everything)
+        read = [ReadPage(p.title, p.revision, len(group), p.links) for p, group in zip(changed, passages, strict=True)]
+        await self._context.library.expect_pages(owner, source, read)
         await self._context.streams.publish([self._indexing(chunk) for group in passages for chunk in _chunks(group)])
-        nodes = [_node(page, source, len(group)) for page, group in zip(pages, passages, strict=True)]
+        nodes = [_node(page, source, len(group)) for page, group in zip(changed, passages, strict=True)]
+        self.output.unchanged += len(pages) - len(changed)
         self.output.titles += [page.title for page in pages]
         edges = self._edges(pages, by_title)
         await self._context.graph.add(nodes, edges, owner=owner, agent="crawl", task_id=self._task_id)
@@ -196,15 +263,20 @@ class _Crawl:
 
     async def _finish(self) -> None:
         request, output = self._request, self.output
-        exhausted = len(self._frontier) == 0
+        hops, max_nodes = self._extent or (request.hops, request.max_nodes)
+        exhausted = self._extent is None and len(self._frontier) == 0
         for topic in {request.topic, output.title}:
-            coverage = Coverage(topic, output.titles, request.hops, request.max_nodes, exhausted)
+            coverage = Coverage(topic, output.titles, hops, max_nodes, exhausted)
             await self._context.library.cover(request.owner, self._context.source.name, coverage)
 
 
 def _candidates(page: Page, by_title: dict[str, Candidate]) -> list[Candidate]:
     found = [by_title[title] for title in (page.title, *page.redirected_from) if title in by_title]
     return found or [Candidate(page.title, 0, 0.0)]
+
+
+def _unchanged(output: CrawlOutput) -> str:
+    return f", {output.unchanged} of them unchanged" if output.unchanged else ""
 
 
 def _chunks(passages: Sequence[Passage]) -> list[Sequence[Passage]]:
@@ -248,13 +320,12 @@ def _request(assignment: Assignment, run: RunView) -> CrawlInput:
 
 
 async def _crawled(context: Context, run: RunView, topic: str | None) -> bool:
-    """A finished crawl from this topic covers at least what the request asks for."""
-    coverage = await context.library.coverage(run.request.owner, context.source.name, topic or run.request.message)
-    return coverage is not None and coverage.includes(run.request.hops, run.request.max_nodes)
+    return await covered(context, run, topic) is not None
 
 
 def _explain(output: CrawlOutput) -> str:
-    return f"{len(output.titles)} pages, {output.edges} links, {output.passages} passages from «{output.title}»"
+    pages = f"{len(output.titles)} pages{_unchanged(output)}"
+    return f"{pages}, {output.edges} links, {output.passages} passages from «{output.title}»"
 
 
 SPEC = AgentSpec(

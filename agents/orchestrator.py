@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from agents.asking import is_small, writer_in_use
 from agents.context import Context
+from agents.covered import covered
 from agents.frontier import terms
 from agents.progress import report
 from agents.spec import AgentOutput, AgentSpec, Assignment, FailureDecision, RunView
@@ -187,8 +188,8 @@ async def _writer(context: Context, run: RunView, topic: str | None) -> bool:
 
 
 async def _indexed(context: Context, run: RunView, topic: str | None, phase: str) -> bool:
-    coverage = await context.library.coverage(run.request.owner, context.source.name, topic or "")
-    if coverage is None or not coverage.includes(run.request.hops, run.request.max_nodes):
+    coverage = await covered(context, run, topic)
+    if coverage is None:
         return False
     progress = await context.library.progress(run.request.owner, context.source.name, coverage.titles)
     return (progress.indexed if phase == "text" else progress.embedded) >= progress.passages

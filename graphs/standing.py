@@ -17,7 +17,7 @@ from loguru import logger
 
 from errors import LuminaError
 from graphs.goals import Standing
-from graphs.tasks import KINDS, InvalidTask, request_of
+from graphs.tasks import KINDS, InvalidTask, check_payload
 from memory.events import EventStore
 from memory.locks import Held
 from memory.streams import Event, Streams
@@ -112,8 +112,8 @@ class StandingGoals:
             kind = KINDS.get(goal.task.kind)
             if kind is None:
                 raise InvalidTask(f"task kind «{goal.task.kind}» is not known; accepted: {', '.join(KINDS)}")
-            if kind.intent is not None:
-                request_of(goal.task.kind, payload, owner)
+            if kind.intent is not None or kind.payload is not None:
+                check_payload(goal.task.kind, payload, owner)
             wanted.append((owner, payload))
         return wanted
 

@@ -10,16 +10,17 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from loguru import logger
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from redis.exceptions import RedisError
 
 from agents.spec import RunRequest
 from errors import LuminaError
 from graphs.explaining import describe_request
 from graphs.limits import RateLimited
+from graphs.pruning import PruneRequest, prune
 from graphs.runs import InvalidRequest, RunExists, Runner
 from memory.leases import Lease, LeaseLost, TaskCancelled, hold
 from memory.streams import Event
@@ -34,6 +35,9 @@ HAND_BACK_S = 1.5
 """How long a worker that stops may take to hand its task back; after that the lease runs out by itself."""
 RETRY_AFTER_S = 1.0
 """Wait after Redis could not be reached."""
+
+
+Payload = TypeVar("Payload", bound=BaseModel)
 
 
 class InvalidTask(LuminaError):
@@ -59,7 +63,9 @@ class TaskKind:
     run: Callable[[Runner, Lease], Awaitable[dict[str, Any]]]
     """Runs the task to its result."""
     intent: str | None = None
-    """The intent of the request that its payload makes; None: it makes none, and only Lumina itself submits it."""
+    """The intent of the request that its payload makes; None: it makes none."""
+    payload: type[BaseModel] | None = None
+    """What its payload has to be when it makes no request; with neither, only Lumina itself submits it."""
     retrieves: bool = False
     """Whether it needs the vectors."""
 
@@ -82,8 +88,32 @@ def request_of(kind: str, payload: Any, owner: str) -> RunRequest:
     try:
         return RunRequest(**{**payload, "intent": intent, "owner": owner})
     except ValidationError as error:
-        found = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise InvalidTask(f"the payload of a {kind} task does not fit: {found}") from error
+        raise _unfit(kind, error) from error
+
+
+def check_payload(kind: str, payload: Any, owner: str) -> RunRequest | None:
+    """Check what a task is to do; the request that it stands for, if it runs the graph.
+
+    Raises:
+        InvalidTask: nobody may submit this kind, or the payload does not fit; the text names the field.
+    """
+    model = KINDS[kind].payload if kind in KINDS else None
+    if model is None:
+        return request_of(kind, payload, owner)
+    _payload(model, kind, payload)
+    return None
+
+
+def _payload(model: type[Payload], kind: str, payload: Any) -> Payload:
+    try:
+        return model.model_validate(payload)
+    except ValidationError as error:
+        raise _unfit(kind, error, f"; accepted: {', '.join(sorted(model.model_fields))}") from error
+
+
+def _unfit(kind: str, error: ValidationError, accepted: str = "") -> InvalidTask:
+    found = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'payload'}: {e['msg']}" for e in error.errors())
+    return InvalidTask(f"the payload of a {kind} task does not fit: {found}{accepted}")
 
 
 async def _run_graph(runner: Runner, lease: Lease) -> dict[str, Any]:
@@ -135,6 +165,20 @@ async def _report_dead(runner: Runner, lease: Lease) -> dict[str, Any]:
     return {"dead": len(dead)}
 
 
+async def _prune(runner: Runner, lease: Lease) -> dict[str, Any]:
+    """Prune the owner's own passages."""
+    task, told = lease.task, 0.0
+
+    async def progress(data: dict[str, Any]) -> None:
+        nonlocal told
+        if time.monotonic() - told >= PROGRESS_EVERY_S:
+            await lease.progress(data)
+            told = time.monotonic()
+
+    request = _payload(PruneRequest, task.kind, task.payload)
+    return await prune(runner.context, request, owner=task.owner, task_id=task.id, progress=progress)
+
+
 def _dead_letter(task: Task) -> Event:
     """``finished_ms`` tells this death of the task from another one after a retry."""
     data = {"owner": task.owner, "kind": "dead_letter", "error": task.error, "finished_ms": task.finished_ms}
@@ -147,6 +191,7 @@ KINDS: dict[str, TaskKind] = {
     "summarise": TaskKind(_run_graph, intent="summarise", retrieves=True),
     "plan": TaskKind(_plan, intent="plan"),
     "report": TaskKind(_report_dead),
+    "prune": TaskKind(_prune, payload=PruneRequest, retrieves=True),
 }
 """Every kind of tasks that there is."""
 

@@ -52,6 +52,28 @@ class Tasks:
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
         return Task.from_json(await self._connection.request("POST", "/tasks", json=body, headers=headers))
 
+    async def prune(
+        self,
+        *,
+        superseded: bool = True,
+        older_than: str | None = None,
+        max_passages: int | None = None,
+        dry_run: bool = False,
+    ) -> Task:
+        """Queue the forgetting of stored passages; what kept answers cite stays.
+
+        Args:
+            superseded: Those of a revision when a newer one was read.
+            older_than: Those of pages last read or checked longer ago: ``90m``, ``12h``, ``30d``, ``8w``.
+            max_passages: Those beyond so many, the ones read longest ago first.
+            dry_run: Say what would go, and remove nothing.
+        """
+        body: dict[str, Any] = {"kind": "prune", "superseded": superseded, "dry_run": dry_run}
+        given = {"older_than": older_than, "max_passages": max_passages}
+        body |= {name: value for name, value in given.items() if value is not None}
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+        return Task.from_json(await self._connection.request("POST", "/tasks", json=body, headers=headers))
+
     async def get(self, task_id: str) -> Task:
         """A task as it is now."""
         return Task.from_json(await self._connection.request("GET", _path("tasks", task_id)))

@@ -1,8 +1,10 @@
 """The Lua scripts behind ``memory.conversations``."""
 
-# KEYS: head, turns, sent, list. ARGV: now, most turns kept, lifetime in ms (0: for ever), conversation id,
-# idempotency key or "", title if there is none yet, then the turns. Answers false when there is no such conversation,
-# else the turns as stored: "number json". A resend answers with what the first sending stored, as far as it is kept.
+# KEYS: head, turns, sent, list, cited. ARGV: now, most turns kept, lifetime in ms (0: for ever), conversation id,
+# idempotency key or "", title if there is none yet, then each turn and the passages it cites (ids, blanks between).
+# Answers false when there is no such conversation, else the turns as stored: "number json". A resend answers with what
+# the first sending stored, as far as it is kept. The head's `cited` follows `turns` unless it has stayed behind before
+# (memory/cited.py).
 APPEND = """
 if redis.call('EXISTS', KEYS[1]) == 0 then return false end
 if ARGV[5] ~= '' then
@@ -11,18 +13,23 @@ if ARGV[5] ~= '' then
     local count = tonumber(redis.call('HGET', KEYS[1], 'turns'))
     local from = tonumber(first) - count - 1
     local kept = redis.call('LLEN', KEYS[2])
-    return redis.call('LRANGE', KEYS[2], math.max(from, -kept), math.min(from + #ARGV - 7, -1))
+    return redis.call('LRANGE', KEYS[2], math.max(from, -kept), math.min(from + (#ARGV - 6) / 2 - 1, -1))
   end
 end
 local stored = {}
 local first
-for i = 7, #ARGV do
+local noted = redis.call('HGET', KEYS[1], 'cited') == redis.call('HGET', KEYS[1], 'turns')
+for i = 7, #ARGV, 2 do
   local number = redis.call('HINCRBY', KEYS[1], 'turns', 1)
   first = first or number
   stored[#stored + 1] = number .. ' ' .. ARGV[i]
   redis.call('RPUSH', KEYS[2], stored[#stored])
+  for passage in string.gmatch(ARGV[i + 1], '%S+') do
+    redis.call('ZADD', KEYS[5], 0, passage .. ' ' .. ARGV[4] .. ' ' .. number)
+  end
 end
 local last = tonumber(redis.call('HGET', KEYS[1], 'turns'))
+if noted then redis.call('HSET', KEYS[1], 'cited', last) end
 redis.call('LTRIM', KEYS[2], -tonumber(ARGV[2]), -1)
 if ARGV[5] ~= '' then redis.call('ZADD', KEYS[3], first, ARGV[5]) end
 redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', last - tonumber(ARGV[2]))
@@ -39,7 +46,7 @@ return stored
 # KEYS: head, list. ARGV: now, lifetime in ms, conversation id, title.
 CREATE = """
 if redis.call('EXISTS', KEYS[1]) == 0 then
-  redis.call('HSET', KEYS[1], 'title', ARGV[4], 'created', ARGV[1], 'updated', ARGV[1], 'turns', 0)
+  redis.call('HSET', KEYS[1], 'title', ARGV[4], 'created', ARGV[1], 'updated', ARGV[1], 'turns', 0, 'cited', 0)
   redis.call('ZADD', KEYS[2], ARGV[1], ARGV[3])
   if tonumber(ARGV[2]) > 0 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 end

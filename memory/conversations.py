@@ -13,6 +13,7 @@ from loguru import logger
 
 from errors import LuminaError
 from memory import keys
+from memory.cited import cited_by
 from memory.conversation_items import (
     MAX_IDEMPOTENCY_KEY,
     Conversation,
@@ -117,15 +118,15 @@ class Conversations:
                 f"the idempotency key has {len(idempotency_key)} characters; at most {MAX_IDEMPOTENCY_KEY} are accepted"
             )
         now = now_ms()
-        texts = [stored_text(message, now) for message in messages]
+        texts = [(stored_text(message, now), " ".join(cited_by(message.metadata))) for message in messages]
         if not texts:
             await self.get(owner, id_)
             return []
         title = next((title_from(message.content) for message in messages if message.role == "user"), "")
         head, turns, sent = keys.conversation(owner, id_)
         reply: list[bytes] | None = await self._redis.eval(
-            APPEND, 4, head, turns, sent, keys.conversations(owner),
-            now, self._max_turns, self._ttl_ms, id_, idempotency_key, title, *texts,
+            APPEND, 5, head, turns, sent, keys.conversations(owner), keys.cited(owner),
+            now, self._max_turns, self._ttl_ms, id_, idempotency_key, title, *(word for pair in texts for word in pair),
         )  # fmt: skip
         if reply is None:
             raise unknown(conversation_id)

@@ -17,7 +17,7 @@ LOGS_STREAM = "logs"
 STREAM_NAMES = {name.partition("/")[0]: name for name in (*keys.STREAM_MAX_LENGTH, LOGS_STREAM)}
 """What followers call the streams → their names."""
 EVENT_TYPES = (
-    *("node.add", "edge.add", "summary.add", "answer.add", "passages.add", "chat.message"),
+    *("node.add", "edge.add", "summary.add", "answer.add", "passages.add", "chat.message", "page.prune", "prune.done"),
     *("task.submit", "task.start", "task.retry", "task.complete", "task.fail", "task.dead", "task.cancel"),
     *("plan.start", "plan.step", "plan.done", "llm.usage", "error", "log"),
 )

@@ -18,8 +18,34 @@ STREAM_MAX_LENGTH = {GRAPH_STREAM: 10_000, TASKS_STREAM: 10_000, PLANNER_STREAM:
 
 
 def page(owner: str, source: str, title: str) -> str:
-    """Hash: revision and number of passages of a page as last read."""
+    """Hash: revision, number of passages and links (JSON, zlib) of a page as last read."""
     return f"lumina:{{{owner}}}:page:{source}:{title}"
+
+
+def pages(owner: str) -> str:
+    """Sorted set: ``source`` US ``title`` of every page that is kept → milliseconds since the epoch of its latest
+    reading or check (US is the character 31)."""
+    return f"lumina:{{{owner}}}:pages"
+
+
+def stale(owner: str) -> str:
+    """Sorted set: ``source`` US ``title`` US ``revision`` of what was superseded or forgotten → milliseconds since."""
+    return f"lumina:{{{owner}}}:stale"
+
+
+def aliases(owner: str, source: str) -> str:
+    """Hash: title that leads to a page → the page's own title."""
+    return f"lumina:{{{owner}}}:aliases:{source}"
+
+
+def survey(owner: str) -> str:
+    """How far the store was searched for passages that were there before ``pages`` and ``stale`` were kept."""
+    return f"lumina:{{{owner}}}:survey"
+
+
+def cited(owner: str) -> str:
+    """Sorted set, all scores 0: ``passage conversation turn`` for every citation of a kept answer."""
+    return f"lumina:{{{owner}}}:cited"
 
 
 def page_bits(owner: str, source: str, title: str, revision: str, phase: str) -> str:

@@ -7,7 +7,8 @@ under the page's revision, so that a redelivered passage changes nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
@@ -16,10 +17,20 @@ from redis.asyncio import Redis
 
 from memory import keys
 from memory.fencing import ensure_held
+from memory.library_scripts import EXPECT, TOUCH
 from memory.passages import Passage, passage_id
 from memory.streams import now_ms
 
 TEXT, DENSE = "text", "dense"
+BATCH = 200
+"""Pages of one script, which holds the server for less than a millisecond."""
+SEPARATOR = "\x1f"
+"""Between the parts of a page's or a reading's name; no title has it."""
+
+
+def page_name(source: str, title: str) -> str:
+    """A page as ``keys.pages`` lists it."""
+    return f"{source}{SEPARATOR}{title}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +54,26 @@ class Coverage:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadPage:
+    """What the library records of a page that was read just now."""
+
+    title: str
+    revision: str
+    passages: int
+    links: Sequence[str] | None = None
+    """Titles that it links to, in order; None where that is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPage:
+    """A page as it was last read."""
+
+    revision: str
+    links: tuple[str, ...] | None
+    """Titles that it links to, in order; None where nobody has said so."""
+
+
+@dataclass(frozen=True, slots=True)
 class IndexProgress:
     """How far some pages are indexed."""
 
@@ -59,15 +90,78 @@ class Library:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self._expect = redis.register_script(EXPECT)
+        self._touch = redis.register_script(TOUCH)
 
     async def expect(self, passages: Sequence[Passage]) -> None:
-        """Record pages whose passages are about to be sent for indexing."""
-        await ensure_held()
-        pipe = self._redis.pipeline(transaction=False)
+        """Record pages whose passages are about to be sent for indexing; these are all passages of each."""
+        rows: dict[tuple[str, str], list[ReadPage]] = {}
         for (owner, source, title, revision), group in _by_page(passages):
-            count = sum(1 for _ in group)
-            pipe.hset(keys.page(owner, source, title), mapping={"revision": revision, "passages": count})
-        await pipe.execute()
+            rows.setdefault((owner, source), []).append(ReadPage(title, revision, sum(1 for _ in group)))
+        for (owner, source), pages in rows.items():
+            await self.expect_pages(owner, source, pages)
+
+    async def expect_pages(self, owner: str, source: str, pages: Sequence[ReadPage]) -> None:
+        """Record pages before their passages are sent; what was read of another revision is stale from now."""
+        await ensure_held()
+        for start in range(0, len(pages), BATCH):
+            part = pages[start : start + BATCH]
+            names = [keys.page(owner, source, page.title) for page in part]
+            words = [
+                word
+                for page in part
+                for word in (page_name(source, page.title), page.revision, page.passages, _packed(page.links))
+            ]
+            await self._expect([keys.pages(owner), keys.stale(owner), *names], [now_ms(), *words])
+
+    async def touch(self, owner: str, source: str, revisions: Mapping[str, str]) -> set[str]:
+        """Count pages as read now, for their source says that they have not changed.
+
+        Args:
+            owner: Whose.
+            source: Where from.
+            revisions: Title → the revision that the source has.
+
+        Returns:
+            The titles that are kept at that very revision.
+        """
+        same: set[str] = set()
+        titles = list(revisions)
+        for start in range(0, len(titles), BATCH):
+            part = titles[start : start + BATCH]
+            words = [word for title in part for word in (page_name(source, title), revisions[title])]
+            names = [keys.page(owner, source, title) for title in part]
+            answers = await self._touch([keys.pages(owner), *names], [now_ms(), *words])
+            same |= {title for title, answer in zip(part, answers, strict=True) if answer}
+        return same
+
+    async def kept(self, owner: str, source: str, titles: Sequence[str]) -> dict[str, KeptPage]:
+        """Those of the pages that were read and not forgotten."""
+        pipe = self._redis.pipeline(transaction=False)
+        for title in titles:
+            pipe.hmget(keys.page(owner, source, title), "revision", "links")
+        return {
+            title: KeptPage(revision.decode(), tuple(json.loads(zlib.decompress(links))) if links else None)
+            for title, (revision, links) in zip(titles, await pipe.execute(), strict=True)
+            if revision is not None
+        }
+
+    async def keeps_all(self, owner: str, source: str, titles: Sequence[str]) -> bool:
+        """Whether every one of these pages was read and none was forgotten."""
+        pages = {keys.page(owner, source, title) for title in titles}
+        return not pages or int(await self._redis.exists(*pages)) == len(pages)
+
+    async def learn_aliases(self, owner: str, source: str, aliases: Mapping[str, str]) -> None:
+        """Remember titles that lead to another page."""
+        if aliases:
+            await self._redis.hset(keys.aliases(owner, source), mapping=dict[Any, Any](aliases))
+
+    async def aliases(self, owner: str, source: str, titles: Sequence[str]) -> dict[str, str]:
+        """Those of the titles that lead to another page, and its own title."""
+        if not titles:
+            return {}
+        found: Any = await self._redis.hmget(keys.aliases(owner, source), list(titles))
+        return {title: page.decode() for title, page in zip(titles, found, strict=True) if page is not None}
 
     async def indexed(self, passages: Sequence[Passage]) -> None:
         """Mark passages as searchable."""
@@ -140,6 +234,10 @@ class Library:
             return []
         text = revision.decode() if isinstance(revision, bytes) else revision
         return [passage_id(owner, source, title, text, index) for index in range(int(count))]
+
+
+def _packed(links: Sequence[str] | None) -> bytes:
+    return b"" if links is None else zlib.compress(json.dumps(list(links), ensure_ascii=False).encode())
 
 
 def _by_page(passages: Iterable[Passage]) -> Iterable[tuple[tuple[str, str, str, str], Iterable[Passage]]]:

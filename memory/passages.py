@@ -34,6 +34,16 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """A record as a listing met it, without its text."""
+
+    id: str
+    version: str
+    """Another one each time the record is stored, the same text again included; empty in stores older than this."""
+    payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Passage:
     """Some consecutive sentences of one section of one revision of a page."""
 

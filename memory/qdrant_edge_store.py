@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import qdrant_edge as qd
 
 from memory.bm25 import Bm25Encoder, SparseWeights
-from memory.passages import Hit, Record
+from memory.passages import Hit, Record, Seen
 from memory.qdrant_edge_folder import check_same, create_shard, load_shard, lock_folder
 from memory.vectors import (
     DENSE,
@@ -29,13 +29,17 @@ from memory.vectors import (
     PENDING_VALUE,
     RRF_K,
     SPARSE,
+    TEXT_KEY,
+    VERSION_KEY,
     Mode,
     VectorStoreError,
     Where,
     check_selection,
     check_vectors,
+    new_version,
     point_payload,
     point_record,
+    point_seen,
     ranked,
     wanted_mode,
 )
@@ -141,6 +145,17 @@ class QdrantEdgeStore:
         check_selection(where, ids)
         return await self._run(lambda: self._delete(where, ids))
 
+    async def listing(self, where: Where, *, limit: int, after: str | None = None) -> tuple[list[Seen], str | None]:
+        """See ``VectorStore.listing``."""
+        fields = qd.PayloadSelector.Exclude([TEXT_KEY, f"{METADATA_KEY}.text"])
+        request = qd.ScrollRequest(offset=after, limit=limit, filter=_filter(where), with_payload=fields)
+        points, following = await self._run(lambda: self._open_shard.scroll(request))
+        return [point_seen(point.id, point.payload) for point in points], str(following) if following else None
+
+    async def drop(self, seen: Sequence[Seen]) -> set[str]:
+        """See ``VectorStore.drop``."""
+        return await self._run(lambda: self._drop(seen)) if seen else set()
+
     async def optimize(self) -> bool:
         """Build the vector index when enough points lack it; searches wait meanwhile.
 
@@ -209,21 +224,25 @@ class QdrantEdgeStore:
     def _upsert(self, records: Mapping[str, Record]) -> list[str]:
         shard = self._open_shard
         known = self._retrieve(list(records))
-        points, pending = [], []
+        points, pending, same, version = [], [], [], new_version()
         for record in records.values():
             before = known.get(record.id)
             if before is None or point_record(record.id, before).text != record.text:
                 words = self._bm25.document(record.text)
                 vector: dict[str, Any] = {SPARSE: qd.SparseVector(words.indices, words.values)}
-                points.append(qd.Point(record.id, vector, point_payload(record, pending=True)))
+                points.append(qd.Point(record.id, vector, point_payload(record, pending=True, version=version)))
                 pending.append(record.id)
                 continue
             waits = PENDING_KEY in before
-            payload = point_payload(record, pending=waits)
-            if payload != before:
+            payload = point_payload(record, pending=waits, version=version)
+            if {**payload, VERSION_KEY: before.get(VERSION_KEY)} == before:
+                same.append(record.id)
+            else:
                 shard.update(qd.UpdateOperation.overwrite_payload([record.id], payload))
             if waits:
                 pending.append(record.id)
+        if same:
+            shard.update(qd.UpdateOperation.set_payload(list(same), {VERSION_KEY: version}))
         if points:
             shard.update(qd.UpdateOperation.upsert_points(points))
         return pending
@@ -251,6 +270,13 @@ class QdrantEdgeStore:
         number = shard.count(qd.CountRequest(exact=True, filter=matching))
         shard.update(qd.UpdateOperation.delete_points_by_filter(matching))
         return number
+
+    def _drop(self, seen: Sequence[Seen]) -> set[str]:
+        found = self._retrieve([one.id for one in seen])  # nothing comes in between: this thread is the only one
+        same = [one.id for one in seen if one.id in found and found[one.id].get(VERSION_KEY, "") == one.version]
+        if same:
+            self._open_shard.update(qd.UpdateOperation.delete_points(list(same)))
+        return set(same)
 
     def _optimize(self) -> bool:
         built, points = self._path / "optimized", self._open_shard.info().points_count

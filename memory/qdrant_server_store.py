@@ -11,7 +11,7 @@ from qdrant_client import models as qm
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
 from memory.bm25 import Bm25Encoder, SparseWeights, build_sparse_embeddings
-from memory.passages import Hit, Record
+from memory.passages import Hit, Record, Seen
 from memory.vectors import (
     DENSE,
     METADATA_KEY,
@@ -21,6 +21,7 @@ from memory.vectors import (
     RRF_K,
     SPARSE,
     TEXT_KEY,
+    VERSION_KEY,
     Mode,
     VectorStoreError,
     VectorStoreMismatch,
@@ -28,8 +29,10 @@ from memory.vectors import (
     Where,
     check_selection,
     check_vectors,
+    new_version,
     point_payload,
     point_record,
+    point_seen,
     ranked,
     wanted_mode,
 )
@@ -111,19 +114,24 @@ class QdrantServerStore:
     async def upsert(self, records: Iterable[Record]) -> list[str]:
         """See ``VectorStore.upsert``."""
         latest = {record.id: record for record in records}
-        known = await self._retrieve(list(latest))
+        version = new_version()
+        known = await self._kept(list(latest), version)
         points, pending = [], []
         for record in latest.values():
             before = known.get(record.id)
             if before is None or point_record(record.id, before).text != record.text:
                 words = _sparse(self._bm25.document(record.text))
                 points.append(
-                    qm.PointStruct(id=record.id, vector={SPARSE: words}, payload=point_payload(record, pending=True))
+                    qm.PointStruct(
+                        id=record.id,
+                        vector={SPARSE: words},
+                        payload=point_payload(record, pending=True, version=version),
+                    )
                 )
                 pending.append(record.id)
                 continue
             waits = PENDING_KEY in before
-            payload = point_payload(record, pending=waits)
+            payload = point_payload(record, pending=waits, version=version)
             if payload != before:
                 await self._ask(self._client.overwrite_payload(self._collection, payload, points=[record.id]))
             if waits:
@@ -201,6 +209,27 @@ class QdrantServerStore:
         await self._ask(self._client.delete(self._collection, qm.FilterSelector(filter=matching), wait=True))
         return number
 
+    async def listing(self, where: Where, *, limit: int, after: str | None = None) -> tuple[list[Seen], str | None]:
+        """See ``VectorStore.listing``."""
+        fields = qm.PayloadSelectorExclude(exclude=[TEXT_KEY, f"{METADATA_KEY}.text"])
+        points, following = await self._ask(
+            self._client.scroll(self._collection, _filter(where), limit=limit, offset=after, with_payload=fields)
+        )
+        return [point_seen(point.id, point.payload) for point in points], str(following) if following else None
+
+    async def drop(self, seen: Sequence[Seen]) -> set[str]:
+        """See ``VectorStore.drop``."""
+        went: set[str] = set()
+        for versioned in (True, False):
+            ids = [one.id for one in seen if bool(one.version) is versioned]
+            if not ids:
+                continue
+            there = await self._retrieve(ids)
+            selector = qm.FilterSelector(filter=_unchanged(ids, {one.version for one in seen} - {""}, versioned))
+            await self._ask(self._client.delete(self._collection, selector, wait=True))
+            went |= there.keys() - (await self._retrieve(ids)).keys()
+        return went
+
     async def optimize(self) -> bool:
         """Nothing to do: a server optimises by itself."""
         return False
@@ -208,6 +237,14 @@ class QdrantServerStore:
     async def aclose(self) -> None:
         """See ``VectorStore.aclose``."""
         await self._client.close()
+
+    async def _kept(self, ids: Sequence[str], version: str) -> dict[str, Mapping[str, Any]]:
+        """Those that are there, after they got a new version: from then on no ``drop`` takes them."""
+        if found := await self._retrieve(ids):
+            fields = {VERSION_KEY: version}
+            await self._ask(self._client.set_payload(self._collection, fields, points=list(found), wait=True))
+            found = await self._retrieve(list(found))
+        return found
 
     async def _retrieve(self, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         if not ids:
@@ -286,6 +323,13 @@ def _filter(where: Where | None, embedded: bool | None = None) -> qm.Filter | No
         must.append(waits)
     must_not: list[qm.Condition] | None = [waits] if embedded else None
     return qm.Filter(must=must or None, must_not=must_not) if must or must_not else None
+
+
+def _unchanged(ids: Sequence[str], versions: set[str], versioned: bool) -> qm.Filter:
+    """Those of the points that still have one of these versions, or none."""
+    same: qm.Condition = qm.FieldCondition(key=VERSION_KEY, match=qm.MatchAny(any=sorted(versions)))
+    none: qm.Condition = qm.IsEmptyCondition(is_empty=qm.PayloadField(key=VERSION_KEY))
+    return qm.Filter(must=[qm.HasIdCondition(has_id=list(ids)), same if versioned else none])
 
 
 def _query(

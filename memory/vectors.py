@@ -6,13 +6,14 @@ dense one that follows when the embedder has come round to it. Both engines keep
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from errors import LuminaError
-from memory.passages import Hit, Record
+from memory.passages import Hit, Record, Seen
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +33,8 @@ METADATA_KEY = "metadata"
 PENDING_KEY = "pending"
 """Payload key of a point whose dense vector is still to come; indexed, removed by ``set_dense``."""
 PENDING_VALUE = "dense"
+VERSION_KEY = "version"
+"""Payload key of what ``upsert`` gives every record anew, so that ``drop`` leaves what was stored again meanwhile."""
 
 RRF_K = 2
 """Constant of reciprocal rank fusion (Cormack, Clarke and Büttcher 2009); Qdrant's and LangChain's default. Measured
@@ -133,6 +136,27 @@ class VectorStore(Protocol):
         """
         ...
 
+    async def listing(self, where: Where, *, limit: int, after: str | None = None) -> tuple[list[Seen], str | None]:
+        """Some of the records that match, by id, without holding them all.
+
+        Args:
+            where: Which records.
+            limit: How many at most.
+            after: What the call before gave as second value.
+
+        Returns:
+            The records, and where to go on; None at the end.
+        """
+        ...
+
+    async def drop(self, seen: Sequence[Seen]) -> set[str]:
+        """Remove records unless they have been stored again since they were seen; returns the ids of those that went.
+
+        Looking and removing are one step of the engine: an ``upsert`` beside it is either before, and the record
+        stays, or after, and the record is new.
+        """
+        ...
+
     async def optimize(self) -> bool:
         """Bring indexes into shape if that pays by now; for quiet moments. True when something was done."""
         ...
@@ -202,10 +226,20 @@ def check_selection(where: Where | None, ids: Sequence[str] | None) -> None:
         raise ValueError("say what to delete: either a non-empty where or ids")
 
 
-def point_payload(record: Record, *, pending: bool) -> dict[str, object]:
+def new_version() -> str:
+    """What no record had before."""
+    return uuid.uuid4().hex
+
+
+def point_payload(record: Record, *, pending: bool, version: str) -> dict[str, object]:
     """The payload of a point as both engines keep it."""
-    payload: dict[str, object] = {TEXT_KEY: record.text, METADATA_KEY: dict(record.payload)}
+    payload: dict[str, object] = {TEXT_KEY: record.text, METADATA_KEY: dict(record.payload), VERSION_KEY: version}
     return {**payload, PENDING_KEY: PENDING_VALUE} if pending else payload
+
+
+def point_seen(point_id: object, payload: Mapping[str, object] | None) -> Seen:
+    """What a listing gives of a point."""
+    return Seen(str(point_id), str((payload or {}).get(VERSION_KEY, "")), point_record(point_id, payload).payload)
 
 
 def point_record(point_id: object, payload: Mapping[str, object] | None) -> Record:

@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from graphs.goals import GoalFile
+from graphs.pruning import PruneRequest
 from graphs.runs import check_request
-from graphs.tasks import KINDS, InvalidTask, KeyUsed, request_of
+from graphs.tasks import KINDS, InvalidTask, KeyUsed, check_payload
 from memory import keys
 from memory.followed import Filter, parse_positions
 from memory.subscriptions import CaughtUp, Subscription, Told
@@ -69,6 +70,28 @@ class TaskRequest(BaseModel):
         }
 
 
+class PruneTask(PruneRequest):
+    """What is to be forgotten: ``{"kind": "prune", …}``."""
+
+    kind: Literal["prune"]
+
+    def chosen_kind(self) -> str:
+        """The kind of the task."""
+        return self.kind
+
+    def payload(self) -> dict[str, Any]:
+        """The payload of the task."""
+        return self.model_dump(exclude={"kind"}, exclude_none=True)
+
+
+def _tag(body: Any) -> str:
+    return "prune" if isinstance(body, dict) and body.get("kind") == "prune" else "run"
+
+
+AnyTask = Annotated[Annotated[TaskRequest, Tag("run")] | Annotated[PruneTask, Tag("prune")], Discriminator(_tag)]
+"""The body's ``kind`` says which."""
+
+
 class TaskView(BaseModel):
     """A task. Times are null until they have come."""
 
@@ -104,7 +127,7 @@ class TaskList(BaseModel):
 
 
 async def submit_checked(
-    queue: TaskQueue, goals: GoalFile, body: TaskRequest, owner: str, idempotency_key: str | None = None
+    queue: TaskQueue, goals: GoalFile, body: TaskRequest | PruneTask, owner: str, idempotency_key: str | None = None
 ) -> Task:
     """Queue a task that can be run, or return the one that was submitted before with this key.
 
@@ -114,7 +137,8 @@ async def submit_checked(
         KeyUsed: the key stands for another task.
     """
     kind, payload = body.chosen_kind(), body.payload()
-    check_request(goals, request_of(kind, payload, owner))
+    if request := check_payload(kind, payload, owner):
+        check_request(goals, request)
     task = await queue.submit(kind, payload, owner=owner, idempotency_key=idempotency_key)
     if (task.kind, task.payload) != (kind, payload):
         raise KeyUsed(f"the Idempotency-Key was used for another task, {task.id}; use a new one")
@@ -123,7 +147,7 @@ async def submit_checked(
 
 @router.post("", status_code=202)
 async def submit(
-    body: TaskRequest,
+    body: AnyTask,
     response: Response,
     owner: Owner,
     runner: OpenRunner,

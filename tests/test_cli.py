@@ -40,7 +40,7 @@ def data(tmp_path: Path) -> Path:
 async def test_help_lists_the_commands(data: Path) -> None:
     code, out, _ = await lumina("--help", data=data)
     assert code == 0
-    for command in ("demo", "ask", "crawl", "plan", "goals", "sql", "serve", "worker", "tasks", "doctor"):
+    for command in ("demo", "ask", "crawl", "plan", "goals", "sql", "serve", "worker", "tasks", "prune", "doctor"):
         assert command in out
 
 
@@ -159,3 +159,19 @@ async def test_a_signal_ends_the_server_and_everything_that_it_started(
     server.send_signal(number)
     assert await asyncio.wait_for(server.wait(), 15) == 0
     assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]  # noqa: ASYNC240  # nothing else runs
+
+
+async def test_passages_over_a_quota_are_pruned(data: Path) -> None:
+    code, _, err = await lumina("crawl", "Koch snowflake", "--max-nodes", "2", "--json", data=data)
+    assert code == 0, err
+    code, out, err = await lumina("prune", "--max-passages", "1", data=data)
+    assert code == 0, err
+    assert "over the quota" in out
+    assert "passages of 2 pages of local went" in out
+
+
+async def test_a_prune_that_is_not_accepted_says_what_is(data: Path) -> None:
+    code, _, err = await lumina("prune", "--older-than", "soon", data=data)
+    assert code == 1
+    assert len(err.strip().splitlines()) == 1
+    assert "30d" in err

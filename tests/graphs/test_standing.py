@@ -213,6 +213,7 @@ async def test_each_row_of_the_subjects_is_a_task(redis: Redis, events: EventSto
         ({"predicate": "DROP TABLE events"}, "one statement that reads"),
         ({"task": {"kind": "dance"}}, "accepted: crawl"),
         ({"task": {"kind": "crawl", "hops": 9}}, "hops"),
+        ({"task": {"kind": "prune", "older_than": "soon"}}, "older_than"),
     ],
 )
 async def test_a_broken_goal_is_told_of_and_does_not_hold_up_the_others(
@@ -301,3 +302,39 @@ async def test_a_dead_letter_is_reported_until_it_was(redis: Redis, events: Even
     await redis.flushall()
     await events.append([entry("error", 2, now, {"kind": "dead_letter", "finished_ms": now}, "t1")])
     assert await shipped(redis, events, "dead_letters_reported") == []
+
+
+def read(revision: str, number: int, ts: int, owner: str = "ada", source: str = "wiki") -> tuple[str, str, Event]:
+    node = {"owner": owner, "id": "N", "title": "T", "revision": revision, "source": source, "data": {}}
+    return entry("node.add", number, ts, node)
+
+
+def pruned(seen: str, number: int, ts: int, **data: Any) -> tuple[str, str, Event]:
+    return entry("prune.done", number, ts, {"superseded": True, "unsettled": 0, "seen": seen, **data})
+
+
+async def test_a_page_that_came_with_another_revision_is_pruned_once(redis: Redis, events: EventStore) -> None:
+    now = now_ms()
+    await events.append([read("1", 1, now), read("1", 2, now, "bob"), read("2", 3, now, "bob", "other wiki")])
+    assert await shipped(redis, events, "stale_vectors_pruned") == []
+    await redis.flushall()
+    await events.append([read("2", 10, now)])
+    assert await shipped(redis, events, "stale_vectors_pruned") == [("prune", "ada", {})]
+    await redis.flushall()
+    await events.append([pruned(f"{now}-9", 11, now), pruned(f"{now}-10", 12, now, superseded=False)])
+    assert await shipped(redis, events, "stale_vectors_pruned") == [("prune", "ada", {})], "it began too early"
+    await redis.flushall()
+    await events.append([pruned(f"{now}-10", 13, now, unsettled=1)])
+    assert await shipped(redis, events, "stale_vectors_pruned") == []
+    await events.append([read("1", 14, now)])
+    await redis.flushall()
+    assert await shipped(redis, events, "stale_vectors_pruned") == [("prune", "ada", {})], "it came back"
+
+
+async def test_a_prune_that_could_not_be_sure_is_repeated_after_a_day(redis: Redis, events: EventStore) -> None:
+    old = now_ms() - 2 * DAY_MS
+    await events.append([read("1", 1, old), read("2", 2, old), pruned(f"{old}-2", 3, old, unsettled=1)])
+    assert await shipped(redis, events, "stale_vectors_pruned") == [("prune", "ada", {})]
+    await redis.flushall()
+    await events.append([pruned(f"{old}-2", 4, old + 1)])
+    assert await shipped(redis, events, "stale_vectors_pruned") == []

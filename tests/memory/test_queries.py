@@ -70,6 +70,11 @@ LIFE: list[tuple[str, str, str, dict[str, Any]]] = [
     (GRAPH_STREAM, "chat.message", "", {"conversation_id": "c1", "turn_id": "u1", "role": "user", "characters": 10}),
     (PLANNER_STREAM, "plan.done", "planner", {"status": "done", "reason": "", "detail": "every target holds"}),
     (GRAPH_STREAM, "task.complete", "w2", {"kind": "crawl", "attempts": 2, "seconds": 60.0, "result": {}}),
+    (GRAPH_STREAM, "page.prune", "",
+     {"source": "s", "title": "A", "revision": "1", "reason": "superseded", "passages": 3, "cited": 1}),
+    (GRAPH_STREAM, "prune.done", "",
+     {"passages": 3, "pages": 1, "cited": 1, "reasons": {"superseded": {"passages": 3, "pages": 1}},
+      "superseded": True, "unsettled": 1, "seen": "1-1", "seconds": 0.1}),
 ]  # fmt: skip
 POISON: list[tuple[str, str, str, dict[str, Any]]] = [
     (TASKS_STREAM, "task.submit", "", {"kind": "ask", "attempts": 0, "payload": {}}),
@@ -158,7 +163,7 @@ async def test_the_answers_are_right(store: EventStore) -> None:
 
 
 def test_the_table_lists_every_type_that_was_designed() -> None:
-    assert set(DESIGNED.split()) | {"task.cancel"} == {type_ for type_, _ in ROWS}
+    assert set(DESIGNED.split()) | {"task.cancel", "page.prune", "prune.done"} == {type_ for type_, _ in ROWS}
 
 
 def test_the_events_of_this_test_have_the_fields_of_the_table() -> None:

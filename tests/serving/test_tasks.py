@@ -260,3 +260,35 @@ async def test_what_may_go_better_later_is_tried_again_from_the_start(serve: Ser
     async with serve() as client:
         task = await until(client, response.headers["location"], "dead", "complete")
     assert (task["status"], task["attempts"], task["error"]) == ("complete", 2, "")
+
+
+async def test_a_prune_is_a_task(serve: Serve) -> None:
+    async with serve() as client:
+        crawled = await client.post("/tasks", json=CRAWL)
+        await until(client, crawled.headers["location"], "complete")
+        body = {"kind": "prune", "max_passages": 1, "dry_run": True}
+        response = await client.post("/tasks", json=body)
+        task = await until(client, response.headers["location"], "complete")
+    assert (response.status_code, task["kind"]) == (202, "prune")
+    assert task["payload"] == {"superseded": True, "max_passages": 1, "dry_run": True}
+    assert task["result"]["reasons"]["max_passages"]["pages"] >= 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"kind": "prune", "max_passages": 0},
+        {"kind": "prune", "older_than": "yesterday"},
+        {"kind": "prune", "topics": ["Fractal"]},
+        {"kind": "prune", "owner": "bob"},
+        {"kind": "report"},
+        {"kind": ["prune"]},
+        [],
+        "prune",
+    ],
+)
+async def test_a_prune_that_is_not_accepted_is_refused(serve: Serve, body: Any) -> None:
+    async with serve() as client:
+        response = await client.post("/tasks", json=body)
+        assert response.status_code == 422
+        assert (await client.get("/tasks")).json()["tasks"] == []
