@@ -156,7 +156,7 @@ async def test_refusals_and_failures_carry_the_reason(live: Live) -> None:
         async with MasterChat(url) as stranger:
             with pytest.raises(Refused, match="a key is needed") as refused:
                 await stranger.chat("Hi")
-            assert (refused.value.status, refused.value.title) == (401, "HTTP error")
+            assert (refused.value.status, refused.value.title) == (401, "Unauthorized")
         async with MasterChat(url, api_key="k1") as client:
             with pytest.raises(Refused, match="there are: wiki_qa"):
                 await client.chat("x", mode="fly")
