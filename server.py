@@ -17,8 +17,9 @@ from starlette.types import Receive, Scope, Send
 
 import services
 from errors import LuminaError
+from graphs.application import load_application
 from graphs.runs import Runner
-from serving import console, events, health, masterchat, planner, problems, tasks
+from serving import console, events, health, langserve, masterchat, planner, problems, tasks
 from settings import DEFAULT_OWNER, InvalidSettings, Settings, is_loopback
 
 STOP_S = 3
@@ -38,6 +39,9 @@ def create_app(settings: Settings, *, open_runner: Opener = services.open_runner
     Args:
         settings: Which services, and where.
         open_runner: Opens them; another one may hand in models or sources of its own.
+
+    Raises:
+        LuminaError: the goal file, or the agents that it names, cannot be loaded.
     """
 
     @contextlib.asynccontextmanager
@@ -62,6 +66,7 @@ def create_app(settings: Settings, *, open_runner: Opener = services.open_runner
     app.include_router(planner.router)
     app.include_router(events.router)
     app.include_router(tasks.router)
+    app.include_router(langserve.build_router(*load_application(settings.goal_file)))
     console.install(app)
     return app
 

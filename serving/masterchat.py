@@ -79,11 +79,11 @@ async def chat(
     runner.validate(request)
     task_id = new_task_id()
     if body.stream if body.stream is not None else "text/event-stream" in accept:
-        events = _sse(_turn(runner, request, task_id))
+        events = _sse(run_turn(runner, request, task_id))
         return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
-    async for event in _turn(runner, request, task_id):
+    async for event in run_turn(runner, request, task_id):
         if event.kind == "done":
-            answer = _response(request, event.data)
+            answer = response_of(request, event.data)
             failed = answer.outcome is not None and answer.outcome["status"] == "failed"
             if failed:
                 return problem(
@@ -101,7 +101,7 @@ async def open_conversation(runner: Runner, owner: str, conversation_id: str | N
     return (await conversations.get(owner, conversation_id)).id
 
 
-async def _turn(runner: Runner, request: RunRequest, task_id: str) -> AsyncGenerator[RunEvent, None]:
+async def run_turn(runner: Runner, request: RunRequest, task_id: str) -> AsyncGenerator[RunEvent, None]:
     """A run, with both sides of it kept in the conversation."""
     conversations, id_ = runner.context.conversations, request.conversation_id or ""
     asked = Message("user", request.message)
@@ -109,7 +109,7 @@ async def _turn(runner: Runner, request: RunRequest, task_id: str) -> AsyncGener
     async with aclosing(runner.stream(request, task_id)) as events:
         async for event in events:
             if event.kind == "done":
-                said = _response(request, event.data)
+                said = response_of(request, event.data)
                 yield RunEvent("usage", said.usage)
                 metadata = {"citations": said.citations, "tokens": said.usage, "task_id": task_id}
                 answered = Message("assistant", said.answer, metadata)
@@ -119,7 +119,8 @@ async def _turn(runner: Runner, request: RunRequest, task_id: str) -> AsyncGener
             yield event
 
 
-def _response(request: RunRequest, done: dict[str, Any]) -> ChatResponse:
+def response_of(request: RunRequest, done: dict[str, Any]) -> ChatResponse:
+    """The answer, out of the ``done`` event of a run."""
     report, reply = done["report"], done["reply"] or {}
     outcome = done["outcome"] or {}
     texts = [reply.get("answer")] if reply else [s["text"] for s in report.get("summaries", [])]
