@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
@@ -25,7 +26,7 @@ from starlette.responses import JSONResponse, Response
 from agents.spec import Registry
 from errors import LuminaError
 from graphs.goals import GoalFile
-from graphs.runs import InvalidRequest, Runner
+from graphs.runs import InvalidRequest
 from serving.auth import Owner
 from serving.dependencies import OpenRunner
 from serving.problems import STATUS, problem
@@ -48,6 +49,7 @@ PAGE_HEADERS = {
 
 def build_router(registry: Registry, goals: GoalFile) -> APIRouter:
     """The routes of an application. Its services are found at request time."""
+    warnings.filterwarnings("ignore", message="astream_log is deprecated")  # the playground speaks nothing else
     router = APIRouter()
     for served in serve_all(registry, goals):
         _Routes(served).add_to(router)

@@ -21,7 +21,7 @@ from agents.spec import SET_BY_THE_RUN, AgentSpec, Registry, RunRequest
 from errors import LuminaError
 from graphs.goals import GoalFile
 from graphs.intents import find_intent
-from graphs.runs import InvalidRequest, Runner, RunExists, new_task_id
+from graphs.runs import InvalidRequest, RunExists, Runner, new_task_id
 from memory.conversations import Message
 from serving.masterchat import open_conversation, response_of, run_turn
 
@@ -249,9 +249,7 @@ def _chat(goals: GoalFile) -> Served:
         runner = caller.runner
         intent = await find_intent(runner.goals, runner.context.embedder, last.content)
         conversation_id = await _conversation(caller, history[:2]) if len(history) > 1 else None
-        request = RunRequest(
-            intent=intent, message=last.content, owner=caller.owner, conversation_id=conversation_id
-        )
+        request = RunRequest(intent=intent, message=last.content, owner=caller.owner, conversation_id=conversation_id)
         said = ""
         async for chunk in _spoken(runner, request, new_task_id()):
             said += str(chunk.content)

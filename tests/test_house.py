@@ -35,7 +35,7 @@ ENTRY_POINTS = {"server", "worker", "studio", "cli", "commands", "planning", "se
 SOURCES = [
     path
     for path in sorted(ROOT.rglob("*.py"))
-    if not {".venv", "build", "tests", "benchmarks", "notebooks"} & set(path.relative_to(ROOT).parts)
+    if not {".venv", ".venv-studio", "build", "tests", "benchmarks", "notebooks"} & set(path.relative_to(ROOT).parts)
 ]
 
 
