@@ -20,6 +20,7 @@ from langserve import APIHandler
 from langserve.serialization import WellKnownLCSerializer
 from loguru import logger
 from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticSerializationError
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import JSONResponse, Response
 
@@ -70,6 +71,8 @@ def _plain(obj: Any) -> Any:
 class _Events(EventSourceResponse):
     """Server-sent events that end with the client or the server that they belong to."""
 
+    media_type = "text/event-stream"
+
     @staticmethod
     async def listen_for_exit_signal() -> None:
         """Never: the package's own keeps one flag for all servers of a process, and uvicorn ends requests itself."""
@@ -114,7 +117,7 @@ class _Routes:
                     name=f"{name} {verb}",
                     description=f"{self._served.description} {DESCRIPTIONS[verb]}",
                     response_model=answer,
-                    response_class=JSONResponse if answer else EventSourceResponse,
+                    response_class=JSONResponse if answer else _Events,
                     include_in_schema=shown,
                 )
             for verb, act in gets:
@@ -164,8 +167,8 @@ class _Routes:
         named = [thread for thread in threads if thread]
         if len(set(named)) < len(named):
             raise InvalidRequest("two inputs of a batch have the same configurable.thread_id; give each its own")
-        for given, thread in zip(inputs, threads, strict=True):
-            await self._served.check(caller, _as_mapping(given), thread)
+        for given, thread in zip(map(_as_mapping, inputs), threads, strict=True):
+            await self._served.check(caller, given, thread)
 
     def _playground(self) -> Callable[..., Awaitable[Response]]:
         async def page(file_path: str, request: Request, owner: Owner) -> Response:
@@ -205,8 +208,11 @@ def _thread_of(config: Any) -> str:
     return str((given.get("configurable") or {}).get("thread_id") or "")
 
 
-def _as_mapping(given: Any) -> Mapping[str, Any]:
-    return given.model_dump() if isinstance(given, BaseModel) else dict(given)
+def _as_mapping(given: BaseModel) -> Mapping[str, Any]:
+    try:
+        return given.model_dump(mode="json")
+    except PydanticSerializationError as error:  # half of a surrogate pair, in a field that takes anything
+        raise InvalidRequest("the input has text that is none in UTF-8") from error
 
 
 def _status(error: LuminaError) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -50,6 +51,15 @@ def status_of(error: LuminaError) -> int:
     return next((status for kind, status in STATUS.items() if isinstance(error, kind)), 500)
 
 
+def _shown(given: Any) -> Any:
+    """What was given, or how Python writes it where JSON cannot: NaN, and half of a surrogate pair."""
+    try:
+        json.dumps(given, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError):
+        return ascii(given)[:200]
+    return given
+
+
 def install(app: FastAPI) -> None:
     """Make every error of the application a problem document."""
 
@@ -65,7 +75,7 @@ def install(app: FastAPI) -> None:
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        errors = [{"at": list(e["loc"]), "message": e["msg"], "given": e.get("input")} for e in error.errors()]
+        errors = [{"at": list(e["loc"]), "message": e["msg"], "given": _shown(e.get("input"))} for e in error.errors()]
         detail = "; ".join(f"{'.'.join(map(str, e['at'][1:]))}: {e['message']}" for e in errors)
         return problem(422, "Invalid request", detail, errors=errors)
 
