@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import nbformat
 import pytest
@@ -39,7 +39,7 @@ async def test_it_runs_and_shows_what_it_speaks_of(
         monkeypatch.setenv(name, value)
     for name in ("REDIS_URL", "QDRANT_URL"):
         monkeypatch.delenv(name, raising=False)
-    notebook = nbformat.read(path, as_version=4)
+    notebook = cast(Any, nbformat).read(path, as_version=4)
     await NotebookClient(notebook, timeout=100, kernel_name="python3").async_execute(cwd=str(ROOT))
     shown = json.dumps([output for cell in code_cells(notebook) for output in cell.outputs], ensure_ascii=False)
     for words in SEEN.get(path.stem, []):
