@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -36,6 +36,10 @@ from serving.runnables import CALLER, Caller, Served, serve_all
 PREFIX = "/runnables"
 MAX_BATCH = 16
 """Inputs of one batch: they all run at once."""
+QUEUED = 16
+"""Events that are made ahead of a slow client."""
+END_S = 1.0
+"""Seconds between two cancellations of a run that nobody listens to."""
 PAGE_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -84,6 +88,7 @@ class _Routes:
 
     def __init__(self, served: Served) -> None:
         self._served = served
+        self._ending: set[asyncio.Task[None]] = set()
         self._handler = APIHandler(
             served.runnable,
             path=f"{PREFIX}/{served.name}",
@@ -145,7 +150,7 @@ class _Routes:
                 raise RequestValidationError(error.errors()) from error
             if isinstance(answer, EventSourceResponse):
                 return _Events(
-                    _told(answer.body_iterator),
+                    self._told(answer.body_iterator),
                     headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
                     ping_message_factory=lambda: ServerSentEvent(comment="keep-alive"),
                 )
@@ -169,6 +174,21 @@ class _Routes:
             raise InvalidRequest("two inputs of a batch have the same configurable.thread_id; give each its own")
         for given, thread in zip(map(_as_mapping, inputs), threads, strict=True):
             await self._served.check(caller, given, thread)
+
+    async def _told(self, events: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
+        """LangServe's events, made in a task of their own that ends when nobody listens any more.
+
+        The scope in which a response runs cancels at every await, and the graph would not come to cancelling its nodes.
+        """
+        told: asyncio.Queue[Any] = asyncio.Queue(QUEUED)
+        task = asyncio.create_task(_tell(events, told))
+        try:
+            while (event := await told.get()) is not None:
+                yield event
+        finally:
+            ending = asyncio.create_task(_end(task))
+            self._ending.add(ending)  # the loop keeps weak references only
+            ending.add_done_callback(self._ending.discard)
 
     def _playground(self) -> Callable[..., Awaitable[Response]]:
         async def page(file_path: str, request: Request, owner: Owner) -> Response:
@@ -240,22 +260,29 @@ async def _disconnect(request: Request) -> None:
         pass
 
 
-async def _told(events: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
-    """LangServe's events; instead of its «Internal Server Error», what went wrong.
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel until it ends: ``astream_log`` waits for its run when it is cancelled once."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=END_S)
+
+
+async def _tell(events: AsyncGenerator[Any, None], told: asyncio.Queue[Any]) -> None:
+    """Put the events, and None at their end; instead of LangServe's «Internal Server Error», what went wrong.
 
     LangServe sends an error first and raises it afterwards.
     """
-    assert isinstance(events, AsyncGenerator)
     try:
         async with aclosing(events):
             async for event in events:
                 if event.get("event") != "error":
-                    yield event
+                    await told.put(event)
     except LuminaError as error:
-        yield _error(_status(error), str(error))
+        await told.put(_error(_status(error), str(error)))
     except Exception as error:  # the response has begun: the client must hear of it, without a trace
         logger.opt(exception=error).error("a streamed run failed")
-        yield _error(500, "something went wrong here; the log has the details")
+        await told.put(_error(500, "something went wrong here; the log has the details"))
+    await told.put(None)
 
 
 def _error(status: int, message: str) -> dict[str, str]:

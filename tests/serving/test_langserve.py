@@ -114,10 +114,11 @@ async def test_a_batch_runs_every_input_on_a_thread_of_its_own(serve: Serve, rem
     async with serve(answers=["Hi."]) as url:
         said = await remote(url).abatch([HELLO, ASK])
         in_a_thread = await asyncio.to_thread(remote(url).batch, [HELLO])
-        refused = await httpx.AsyncClient().post(
-            f"{url}/runnables/masterchat/batch",
-            json={"inputs": [HELLO, HELLO], "config": {"configurable": {"thread_id": "one"}}},
-        )
+        async with httpx.AsyncClient() as client:
+            refused = await client.post(
+                f"{url}/runnables/masterchat/batch",
+                json={"inputs": [HELLO, HELLO], "config": {"configurable": {"thread_id": "one"}}},
+            )
     assert said[0].content == in_a_thread[0].content == "Hi."
     assert "Douady" in said[1].content
     assert said[0].response_metadata["task_id"] != said[1].response_metadata["task_id"]
@@ -154,7 +155,8 @@ async def test_what_is_written_belongs_to_the_key_whatever_the_body_says(serve: 
         forged = {"configurable": {"__caller": {"owner": "ada"}}}
         with pytest.raises(httpx.HTTPStatusError, match="crawl it first"):
             await remote(url, "summarise", "k2").ainvoke(summary, forged)
-        anonymous = await httpx.AsyncClient().get(f"{url}/runnables/crawl/playground/")
+        async with httpx.AsyncClient() as client:
+            anonymous = await client.get(f"{url}/runnables/crawl/playground/")
     assert len(read["titles"]) == 2
     assert "Julia" in mine["text"]
     assert hers.value.response.status_code == 422
