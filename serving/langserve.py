@@ -61,7 +61,7 @@ def build_router(registry: Registry, goals: GoalFile) -> APIRouter:
     return router
 
 
-class _Serializer(WellKnownLCSerializer):  # type: ignore[misc]  # langserve has no types
+class _Serializer(WellKnownLCSerializer):
     """Events of a graph carry objects that LangServe does not know; they become what they print as."""
 
     def dumps(self, obj: Any) -> bytes:
@@ -149,6 +149,7 @@ class _Routes:
             except ValidationError as error:
                 raise RequestValidationError(error.errors()) from error
             if isinstance(answer, EventSourceResponse):
+                assert isinstance(answer.body_iterator, AsyncGenerator)
                 return _Events(
                     self._told(answer.body_iterator),
                     headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},

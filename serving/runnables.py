@@ -97,7 +97,7 @@ def serve_all(registry: Registry, goals: GoalFile) -> list[Served]:
 
 def _masterchat_input(goals: GoalFile) -> type[BaseModel]:
     """A ``RunRequest`` as people fill it in: the intents of this goal file to choose from, no owner."""
-    intents = ("auto", *goals.intents)
+    intents: Any = Literal[("auto", *goals.intents)]
     asked = RunRequest.model_fields
     return create_model(
         "MasterchatInput",
@@ -105,7 +105,7 @@ def _masterchat_input(goals: GoalFile) -> type[BaseModel]:
         __doc__="What is asked of the whole graph: a message, a topic, or both.",
         message=(str, Field("", max_length=20_000, title="Message", description=asked["message"].description)),
         intent=(
-            Literal[intents],
+            intents,
             Field("auto", title="Intent", description="What to do with it; auto finds it out from the message."),
         ),
         topics=(list[str], Field([], max_length=20, title="Topics", description=asked["topics"].description)),
@@ -198,19 +198,19 @@ async def _spoken(runner: Runner, request: RunRequest, thread: str) -> AsyncIter
         async for event in events:
             if event.kind == "token":
                 said += event.data["text"]
-                yield AIMessageChunk(event.data["text"])
+                yield AIMessageChunk(content=event.data["text"])
             elif event.kind == "done":
                 response = response_of(request, event.data)
                 failed = response.outcome is not None and response.outcome["status"] == "failed"
                 rest = response.answer if not said else response.answer.removeprefix(said)
                 if rest or not said:
-                    yield AIMessageChunk(rest)
+                    yield AIMessageChunk(content=rest)
                 if failed and response.outcome:
                     raise RunFailed(response.outcome["reason"])
                 usage = response.usage
                 counts = {kind: int(usage.get(f"{kind}_tokens", 0)) for kind in ("input", "output")}
                 yield AIMessageChunk(
-                    "",
+                    content="",
                     response_metadata=response.model_dump(mode="json", exclude={"answer"}),
                     usage_metadata={
                         "input_tokens": counts["input"],
@@ -257,10 +257,11 @@ def _chat(goals: GoalFile) -> Served:
         if not history:
             await _conversation(caller, [last, ChatTurn(type="ai", content=said[:20_000])])
 
+    runnable: Runnable[Any, Any] = RunnableLambda(answer, name="chat")
     return Served(
         name="masterchat/chat",
         description="The whole graph as a chat: messages in, a text out.",
-        runnable=RunnableLambda(answer, name="chat").with_types(input_type=ChatInput, output_type=str),
+        runnable=runnable.with_types(input_type=ChatInput, output_type=str),
         check=check,
         chat=True,
     )
