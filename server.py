@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 import services
 from errors import LuminaError
+from graphs.application import load_application
 from graphs.runs import Runner
 from memory.fan_out import FanOut
 from serving import (
@@ -28,6 +29,7 @@ from serving import (
     events,
     graph,
     health,
+    langserve,
     masterchat,
     metrics,
     mux,
@@ -72,6 +74,9 @@ def create_app(
         open_runner: Opens them; another one may hand in models or sources of its own.
         host: The address that it is bound to. Without keys, requests for any other name are refused then.
         open_turns: Opens what runs the turns of conversations; another one may have other times.
+
+    Raises:
+        LuminaError: the goal file, or the agents that it names, cannot be loaded.
     """
 
     http_metrics = HttpMetrics()
@@ -124,6 +129,7 @@ def create_app(
     app.include_router(graph.router)
     app.include_router(mux.router)
     app.include_router(tasks.router)
+    app.include_router(langserve.build_router(*load_application(settings.goal_file)))
     console.install(app)
     return app
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from langchain_core.runnables import Runnable, RunnableLambda
@@ -36,6 +37,16 @@ class IndexStalled(LuminaError):
     """Passages were sent, and nobody indexes them."""
 
 
+class Failure(BaseModel):
+    """What is told of a way that failed."""
+
+    way: str
+    error: str
+    attempts: int = Field(ge=1)
+    transient: bool
+    exhausted: bool = Field(default=False, description="Whoever failed has tried again already, as often as sensible.")
+
+
 class OrchestratorInput(BaseModel):
     """What to do, and on what."""
 
@@ -46,7 +57,7 @@ class OrchestratorInput(BaseModel):
     owner: str = "local"
     topics: list[str] = Field(default_factory=list, description="For `report`: what the run is about.")
     results: dict[str, dict[str, Any]] = Field(default_factory=dict, description="For `report`: what was reached.")
-    failures: list[dict[str, Any]] = Field(default_factory=list, description="For `decide`: what failed.")
+    failures: list[Failure] = Field(default_factory=list, description="For `decide`: what failed.")
 
 
 class OrchestratorOutput(AgentOutput):
@@ -104,20 +115,16 @@ async def await_index(context: Context, owner: str, topic: str, phase: str) -> I
         wait_s = min(2 * wait_s, POLL_S[1])
 
 
-def decide(failures: list[dict[str, Any]]) -> list[FailureDecision]:
-    """Retry what may pass, up to ``MAX_ATTEMPTS``; use another way for the rest.
-
-    A failure says which ``way`` failed, the ``error``, its number of ``attempts``, and whether it is ``transient`` and
-    perhaps ``exhausted``.
-    """
+def decide(failures: Sequence[Failure]) -> list[FailureDecision]:
+    """Retry what may pass, up to ``MAX_ATTEMPTS``; use another way for the rest."""
     decisions = []
     for failure in failures:
-        passing = failure["transient"] and not failure.get("exhausted")
-        again = passing and failure["attempts"] < MAX_ATTEMPTS
-        reason = failure["error"]
+        passing = failure.transient and not failure.exhausted
+        again = passing and failure.attempts < MAX_ATTEMPTS
+        reason = failure.error
         if passing:
-            reason = f"{reason} (attempt {failure['attempts']} of {MAX_ATTEMPTS})"
-        decisions.append(FailureDecision(way=failure["way"], action="retry" if again else "rule_out", reason=reason))
+            reason = f"{reason} (attempt {failure.attempts} of {MAX_ATTEMPTS})"
+        decisions.append(FailureDecision(way=failure.way, action="retry" if again else "rule_out", reason=reason))
     return decisions
 
 
@@ -132,7 +139,7 @@ async def write_report(context: Context, request: OrchestratorInput) -> dict[str
             document["summaries"].append(result)
         elif base == "crawled":
             document["crawls"].append(result)
-    told = {summary["topic"] for summary in document["summaries"]}
+    told = {summary.get("topic") for summary in document["summaries"]}
     for topic in request.topics:
         if topic not in told and (known := await context.library.summary(request.owner, context.source.name, topic)):
             document["summaries"].append(known)
@@ -152,7 +159,7 @@ def build_orchestrator(context: Context) -> Runnable[OrchestratorInput, Orchestr
             return OrchestratorOutput(writer=writer_in_use(context).model_id)
         if request.action == "decide":
             decisions = decide(request.failures)
-            retried = [f["attempts"] for f, d in zip(request.failures, decisions, strict=True) if d.action == "retry"]
+            retried = [f.attempts for f, d in zip(request.failures, decisions, strict=True) if d.action == "retry"]
             if retried:
                 await asyncio.sleep(BACKOFF_S * 2 ** (max(retried) - 1))
             return OrchestratorOutput(decisions=decisions)
@@ -175,7 +182,7 @@ def _request(assignment: Assignment, run: RunView) -> OrchestratorInput:
 
 
 def _on_failure(run: RunView) -> OrchestratorInput:
-    return OrchestratorInput(action="decide", owner=run.request.owner, failures=[dict(f) for f in run.failures])
+    return OrchestratorInput(action="decide", owner=run.request.owner, failures=[Failure(**f) for f in run.failures])
 
 
 async def _topics_found(context: Context, run: RunView, topic: str | None) -> bool:

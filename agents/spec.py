@@ -38,6 +38,10 @@ class Usage(BaseModel):
         )
 
 
+SET_BY_THE_RUN = frozenset({"owner", "carry", "pages_per_step"})
+"""Fields of an agent's input that whoever runs it sets; nobody is asked for them, and nobody can set them."""
+
+
 class AgentOutput(BaseModel):
     """What every agent returns beside its own fields."""
 

@@ -208,7 +208,7 @@ class Turns:
             if head.position:
                 await self._recollect(head.task_id, spoken)
                 spoken.interrupted = True
-            async with aclosing(self._turn(RunRequest(**head.request), head.task_id, paid)) as events:
+            async with aclosing(run_turn(self._runner, RunRequest(**head.request), head.task_id, paid=paid)) as events:
                 async for event in events:
                     for said in spoken.admit(event):
                         log.put(said)
@@ -229,25 +229,6 @@ class Turns:
             position = events[-1].position
             for event in events:
                 spoken.admit(RunEvent(event.kind, json.loads(event.data)))
-
-    async def _turn(
-        self, request: RunRequest, task_id: str, paid: Mapping[str, int] | None
-    ) -> AsyncGenerator[RunEvent, None]:
-        """A run, with both sides of it kept in the conversation."""
-        conversations, id_ = self._runner.context.conversations, request.conversation_id or ""
-        asked = Message("user", request.message)
-        await conversations.append(request.owner, id_, [asked], idempotency_key=f"{task_id}:user")
-        async with aclosing(self._runner.stream(request, task_id, paid=paid)) as events:
-            async for event in events:
-                if event.kind == "done":
-                    said = reply_to(request, event.data)
-                    yield RunEvent("usage", said.usage)
-                    metadata = {"citations": said.citations, "tokens": said.usage, "task_id": task_id}
-                    answered = Message("assistant", said.answer, metadata)
-                    await conversations.append(request.owner, id_, [answered], idempotency_key=f"{task_id}:assistant")
-                    known = said.model_dump(include={"conversation_id", "mode", "answer", "recalled"})
-                    event = RunEvent("done", {**event.data, **known})
-                yield event
 
     async def close(self) -> None:
         """Stop every run; another process, or this one when it is up again, goes on with them."""
@@ -335,3 +316,23 @@ async def _stop(*tasks: asyncio.Task[Any]) -> None:
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, HolderLost):
             logger.opt(exception=error).error("a run's {} broke", task.get_name())
+
+
+async def run_turn(
+    runner: Runner, request: RunRequest, task_id: str, *, paid: Mapping[str, int] | None = None
+) -> AsyncGenerator[RunEvent, None]:
+    """A run, with both sides of it kept in the conversation."""
+    conversations, id_ = runner.context.conversations, request.conversation_id or ""
+    asked = Message("user", request.message)
+    await conversations.append(request.owner, id_, [asked], idempotency_key=f"{task_id}:user")
+    async with aclosing(runner.stream(request, task_id, paid=paid)) as events:
+        async for event in events:
+            if event.kind == "done":
+                said = reply_to(request, event.data)
+                yield RunEvent("usage", said.usage)
+                metadata = {"citations": said.citations, "tokens": said.usage, "task_id": task_id}
+                answered = Message("assistant", said.answer, metadata)
+                await conversations.append(request.owner, id_, [answered], idempotency_key=f"{task_id}:assistant")
+                known = said.model_dump(include={"conversation_id", "mode", "answer", "recalled"})
+                event = RunEvent("done", {**event.data, **known})
+            yield event

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 import pytest
 
 from agents.crawl import CrawlInput, UnknownTopic, build_crawl
-from agents.orchestrator import OrchestratorInput, build_orchestrator, decide
+from agents.orchestrator import Failure, OrchestratorInput, build_orchestrator, decide
 from agents.qa import QAInput, build_qa
 from agents.spec import discover
 from agents.summarise import NothingToSummarise, SummariseInput, build_summarise
@@ -104,8 +104,8 @@ async def test_what_was_not_read_cannot_be_summarised(lumina: Lumina) -> None:
 
 
 def test_failures_that_may_pass_are_retried_three_times_and_others_never() -> None:
-    def failure(attempts: int, *, transient: bool) -> dict[str, object]:
-        return {"way": "w", "error": "e", "attempts": attempts, "transient": transient}
+    def failure(attempts: int, *, transient: bool) -> Failure:
+        return Failure(way="w", error="e", attempts=attempts, transient=transient)
 
     actions = [decide([failure(n, transient=True)])[0].action for n in (1, 2, 3)]
     assert actions == ["retry", "retry", "rule_out"]

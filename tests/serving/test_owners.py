@@ -19,6 +19,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
+from agents.spec import discover
 from graphs.runs import Runner
 from memory.tasks import TaskQueue
 from server import create_app
@@ -107,6 +108,25 @@ TABLE: dict[str, Row] = {
     "POST /v1/embeddings": Row("/v1/embeddings", 200, json={"model": "words", "input": ["one"]}),
 }
 
+
+def _runnable_rows(name: str) -> dict[str, Row]:
+    """LangServe's routes of one Runnable. Bob asks for Ada's thread where there are threads, else for nothing."""
+    mine = {"input": {"message": "Go on."}, "config": {"configurable": {"thread_id": "{run}"}}}
+    asked = (409, mine) if name == "masterchat" else (422, {})
+    rows = {}
+    for below, filled in (("", ""), ("/c/{config_hash}", "/c/N4XyA")):
+        path, called = f"/runnables/{name}{below}", f"/runnables/{name}{filled}"
+        for verb in ("invoke", "stream", "stream_log", "stream_events"):
+            rows[f"POST {path}/{verb}"] = Row(f"{called}/{verb}", asked[0], json=asked[1])
+        rows[f"POST {path}/batch"] = Row(f"{called}/batch", 422, json={})
+        for kind in ("input_schema", "output_schema", "config_schema"):
+            rows[f"GET {path}/{kind}"] = Row(f"{called}/{kind}", 200)
+        rows[f"GET {path}/playground/{{file_path:path}}"] = Row(f"{called}/playground/", 200)
+    return rows
+
+
+for _name in ("masterchat", "masterchat/chat", *discover()):
+    TABLE |= _runnable_rows(_name)
 
 CALLED = {name: row for name, row in TABLE.items() if not row.elsewhere}
 
