@@ -35,6 +35,8 @@ HAND_BACK_S = 1.5
 """How long a worker that stops may take to hand its task back; after that the lease runs out by itself."""
 RETRY_AFTER_S = 1.0
 """Wait after Redis could not be reached."""
+ANY = "*"
+"""In place of an intent: whichever the payload names."""
 
 
 Payload = TypeVar("Payload", bound=BaseModel)
@@ -63,7 +65,7 @@ class TaskKind:
     run: Callable[[Runner, Lease], Awaitable[dict[str, Any]]]
     """Runs the task to its result."""
     intent: str | None = None
-    """The intent of the request that its payload makes; None: it makes none."""
+    """The intent of the request that its payload makes; ``ANY``: the payload names it; None: it makes none."""
     payload: type[BaseModel] | None = None
     """What its payload has to be when it makes no request; with neither, only Lumina itself submits it."""
     retrieves: bool = False
@@ -82,13 +84,22 @@ def request_of(kind: str, payload: Any, owner: str) -> RunRequest:
         raise InvalidTask(f"task kind «{kind}» is not known; accepted: {accepted}")
     if not isinstance(payload, Mapping):
         raise InvalidTask(f"the payload of a {kind} task is {type(payload).__name__}; accepted: an object")
-    if not _FIELDS.issuperset(payload):
-        unknown = ", ".join(sorted(set(map(str, payload)) - _FIELDS))
-        raise InvalidTask(f"the payload of a {kind} task has {unknown}; accepted: {', '.join(sorted(_FIELDS))}")
+    fields = _FIELDS | {"intent"} if intent == ANY else _FIELDS
+    if not fields.issuperset(payload):
+        unknown = ", ".join(sorted(set(map(str, payload)) - fields))
+        raise InvalidTask(f"the payload of a {kind} task has {unknown}; accepted: {', '.join(sorted(fields))}")
+    own = {} if intent == ANY else {"intent": intent}
     try:
-        return RunRequest(**{**payload, "intent": intent, "owner": owner})
+        return RunRequest(**{**payload, **own, "owner": owner})
     except ValidationError as error:
         raise _unfit(kind, error) from error
+
+
+def task_of(request: RunRequest) -> tuple[str, dict[str, Any]]:
+    """Kind and payload of the task that runs a request in the background; the inverse of ``request_of``."""
+    payload = request.model_dump(include=set(_FIELDS))
+    kind = next((name for name, one in KINDS.items() if one.run is _run_graph and one.intent == request.intent), None)
+    return (kind, payload) if kind else ("run", {**payload, "intent": request.intent})
 
 
 def check_payload(kind: str, payload: Any, owner: str) -> RunRequest | None:
@@ -189,6 +200,7 @@ KINDS: dict[str, TaskKind] = {
     "crawl": TaskKind(_run_graph, intent="crawl"),
     "ask": TaskKind(_run_graph, intent="wiki_qa", retrieves=True),
     "summarise": TaskKind(_run_graph, intent="summarise", retrieves=True),
+    "run": TaskKind(_run_graph, intent=ANY, retrieves=True),
     "plan": TaskKind(_plan, intent="plan"),
     "report": TaskKind(_report_dead),
     "prune": TaskKind(_prune, payload=PruneRequest, retrieves=True),

@@ -22,7 +22,7 @@ from loguru import logger
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 from sse_starlette import EventSourceResponse, ServerSentEvent
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from agents.spec import Registry
 from errors import LuminaError
@@ -123,7 +123,8 @@ class _Routes:
                     name=f"{name} {verb}",
                     description=f"{self._served.description} {DESCRIPTIONS[verb]}",
                     response_model=answer,
-                    response_class=JSONResponse if answer else _Events,
+                    response_class=JSONResponse if answer else StreamingResponse,
+                    responses={} if answer else {200: {"content": {_Events.media_type: {}}}},
                     include_in_schema=shown,
                 )
             for verb, act in gets:

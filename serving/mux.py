@@ -12,7 +12,7 @@ from fastapi import APIRouter, Header, Query, Request, WebSocket
 from loguru import logger
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.websockets import WebSocketDisconnect
 
 from errors import LuminaError
@@ -50,7 +50,7 @@ AFTER = Query(description="Begin after this id, or these (graph_stream=17-0,task
 ENRICH = Query(description="With the titles of an edge's ends, the worker, its host, and lag_ms.")
 
 
-@router.get("/events/stream", responses={200: {"content": {"text/event-stream": {}}}}, response_class=FollowResponse)
+@router.get("/events/stream", responses={200: {"content": {"text/event-stream": {}}}}, response_class=StreamingResponse)
 async def stream(
     request: Request,
     owner: Owner,

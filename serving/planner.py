@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, HTTPException, Query
+from fastapi import APIRouter, Header, Query
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
+from agents.spec import RunRequest
 from graphs.explaining import describe_request
+from graphs.runs import InvalidRequest
+from graphs.tasks import task_of
 from memory.followed import Filter, parse_positions
 from memory.keys import PLANNER_STREAM
 from memory.subscriptions import Subscription
 from serving.auth import Owner
-from serving.dependencies import OpenFanOut, OpenRunner
-from serving.frames import FollowResponse, encode_sse
+from serving.dependencies import OpenFanOut, OpenRunner, Tasks
+from serving.frames import encode_sse
 from serving.mux import respond
+from serving.tasks import TaskView, queue_checked
 
 router = APIRouter(tags=["planner"])
 
@@ -30,21 +34,39 @@ class PlanRequest(BaseModel):
     topics: list[str] = Field(default_factory=list, max_length=20, description="Articles to start from.")
     hops: int = Field(1, ge=0, le=5)
     max_nodes: int = Field(30, ge=1, le=5_000)
-    execute: bool = Field(False, description="Not possible yet: POST the message to /masterchat/chat instead.")
+    execute: bool = Field(False, description="Queue it as a task too; the answer is then 202 and has a `task`.")
 
 
-@router.post("/masterchat/plan", tags=["masterchat"])
-async def plan(body: PlanRequest, owner: Owner, runner: OpenRunner) -> dict[str, Any]:
+@router.post(
+    "/masterchat/plan",
+    tags=["masterchat"],
+    responses={202: {"description": "The plan, and the `task` that was queued.", "model": dict[str, Any]}},
+)
+async def plan(
+    body: PlanRequest,
+    response: Response,
+    owner: Owner,
+    runner: OpenRunner,
+    queue: Tasks,
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
+) -> dict[str, Any]:
     """The plan for a message from the facts of this moment, with costs, alternatives, reasons and a Mermaid picture.
 
-    Nothing is run.
+    Nothing is run, unless ``execute`` says so: then a worker runs it, by the facts of its own moment.
     """
+    asked = {**body.model_dump(exclude={"mode", "execute"}), "intent": body.mode}
+    found = await describe_request(runner, asked, owner)
     if body.execute:
-        raise HTTPException(501, "a plan cannot be submitted here yet; send the message to POST /masterchat/chat")
-    return await describe_request(runner, {**body.model_dump(exclude={"mode", "execute"}), "intent": body.mode}, owner)
+        if found["verdict"] == "stuck":
+            raise InvalidRequest(f"there is no plan that could be run: {found['why']}")
+        kind, payload = task_of(RunRequest(**{**asked, "intent": found["intent"], "owner": owner}))
+        task = await queue_checked(queue, runner.goals, kind, payload, owner, idempotency_key)
+        found["task"] = TaskView.of(task).model_dump(mode="json")
+        response.status_code, response.headers["Location"] = 202, f"/tasks/{task.id}"
+    return found
 
 
-@router.get("/planner/logs", responses={200: {"content": {"text/event-stream": {}}}}, response_class=FollowResponse)
+@router.get("/planner/logs", responses={200: {"content": {"text/event-stream": {}}}}, response_class=StreamingResponse)
 async def logs(
     owner: Owner,
     fan_out: OpenFanOut,

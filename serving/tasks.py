@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from starlette.responses import StreamingResponse
 
 from graphs.goals import GoalFile
 from graphs.pruning import PruneRequest
@@ -20,7 +21,7 @@ from memory.task_records import Status, Task, UnknownTask
 from memory.tasks import TaskQueue
 from serving.auth import Owner
 from serving.dependencies import OpenFanOut, OpenRunner, Tasks
-from serving.frames import FollowResponse, encode_sse
+from serving.frames import encode_sse
 from serving.mux import respond
 
 router = APIRouter(prefix="/tasks", tags=["tasks"])
@@ -37,9 +38,12 @@ class TaskRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    kind: Literal["crawl", "ask", "summarise", "plan"] | None = Field(
-        None, description="Left out where `crawl` says it. The result of `plan` is the explained plan; nothing is run."
+    kind: Literal["crawl", "ask", "summarise", "run", "plan"] | None = Field(
+        None,
+        description="Left out where `crawl` says it. `run` has any `intent` of the goal file. The result of `plan` is "
+        "the explained plan; nothing is run.",
     )
+    intent: str | None = Field(None, max_length=100, description="Of a `run`, and of nothing else.")
     crawl: list[str] = Field(default_factory=list, max_length=20, examples=[["Mandelbrot set"]])
     message: str = Field("", max_length=20_000, description="The question; for a crawl, what will be asked.")
     topics: list[str] = Field(default_factory=list, max_length=20, description="Articles to start from.")
@@ -56,6 +60,8 @@ class TaskRequest(BaseModel):
             raise InvalidTask("`crawl` was given beside another kind or `topics`; give one of them")
         if not self.crawl and self.kind is None:
             raise InvalidTask('neither a kind nor a crawl was given; accepted: {"crawl": […]} or {"kind": "ask", …}')
+        if (self.kind == "run") != (self.intent is not None):
+            raise InvalidTask("an `intent` belongs to kind `run`, which needs one; the other kinds have their own")
         if self.kind == "plan" and not self.message.strip():
             raise InvalidTask("a plan is made for a `message`, and none was given")
         return self.kind or "crawl"
@@ -67,6 +73,7 @@ class TaskRequest(BaseModel):
             "topics": self.crawl or self.topics,
             "hops": self.hops,
             "max_nodes": self.max_nodes,
+            **({"intent": self.intent} if self.intent is not None else {}),
         }
 
 
@@ -136,7 +143,13 @@ async def submit_checked(
         InvalidRequest: there is nothing to work on.
         KeyUsed: the key stands for another task.
     """
-    kind, payload = body.chosen_kind(), body.payload()
+    return await queue_checked(queue, goals, body.chosen_kind(), body.payload(), owner, idempotency_key)
+
+
+async def queue_checked(
+    queue: TaskQueue, goals: GoalFile, kind: str, payload: dict[str, Any], owner: str, idempotency_key: str | None
+) -> Task:
+    """See ``submit_checked``."""
     if request := check_payload(kind, payload, owner):
         check_request(goals, request)
     task = await queue.submit(kind, payload, owner=owner, idempotency_key=idempotency_key)
@@ -182,7 +195,11 @@ async def get_task(task_id: str, owner: Owner, queue: Tasks) -> TaskView:
     return TaskView.of(await _own(queue, task_id, owner))
 
 
-@router.get("/{task_id}/events", responses={200: {"content": {"text/event-stream": {}}}}, response_class=FollowResponse)
+@router.get(
+    "/{task_id}/events",
+    responses={200: {"content": {"text/event-stream": {}}}},
+    response_class=StreamingResponse,
+)
 async def follow_task(
     task_id: str,
     owner: Owner,

@@ -27,7 +27,7 @@ router = APIRouter(prefix="/v1", tags=["openai"], responses=REFUSALS)
 STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
-@router.post("/chat/completions", openapi_extra=CHAT)
+@router.post("/chat/completions", openapi_extra=CHAT, responses={200: {"content": {"text/event-stream": {}}}})
 async def chat_completions(request: Request, owner: Owner, runner: OpenRunner) -> Response:
     """Answer a conversation, whole or as a stream.
 

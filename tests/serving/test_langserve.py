@@ -231,8 +231,8 @@ REFUSED: list[tuple[str, Any, int, str]] = [
     ("orchestrator/invoke", {"input": {"action": "decide", "failures": [{}]}}, 422, "attempts"),
     ("orchestrator/invoke", {"input": {"action": "await_index", "topic": "X"}}, 422, "has not been crawled"),
     ("crawl/c/nonsense/invoke", {"input": {"topic": "x"}}, 400, "config hash"),
-    ("masterchat/feedback", {"run_id": "x"}, 404, "Not Found"),
-    ("masterchat/token_feedback", {}, 404, "Not Found"),
+    ("masterchat/feedback", {"run_id": "x"}, 404, "there is nothing at"),
+    ("masterchat/token_feedback", {}, 404, "there is nothing at"),
 ]
 
 
@@ -248,7 +248,7 @@ async def test_a_wrong_input_is_a_problem_document_that_says_what_is_accepted(se
             response = await client.post("crawl/invoke", content=content, headers={"Content-Type": "application/json"})
             assert response.status_code in (400, 422), (content[:9], response.text)
         other = await client.post("crawl/invoke", content=b'{"input": {"topic": "x"}}')  # what any page may send
-        assert other.status_code == 422
+        assert other.status_code == 415
         for missing in ("nothing.js", "assets", "%00", "..%2f..%2fplayground.py"):
             assert (await client.get(f"crawl/playground/{missing}")).status_code == 404
 

@@ -82,10 +82,10 @@ TABLE: dict[str, Row] = {
     "WS /ws": Row("/ws", 403, elsewhere=True),
     "GET /events/days": Row("/events/days", 200),
     "GET /events/days/{day}": Row("/events/days/1999-01-01", 404),
-    "POST /nodes": Row("/nodes", 200, json={"title": "Mandelbrot set"}),
-    "POST /edges": Row("/edges", 200, json={"source": "Mandelbrot_set", "target": "Julia_set"}),
-    "GET /nodes/{id:path}": Row("/nodes/Fractal", 404),
-    "GET /nodes/{id:path}/neighbours": Row("/nodes/Fractal/neighbours", 404),
+    "POST /nodes": Row("/nodes", 201, json={"title": "Mandelbrot set"}),
+    "POST /edges": Row("/edges", 201, json={"source": "Mandelbrot_set", "target": "Julia_set"}),
+    "GET /nodes/{id:path}": Row("/nodes/{node}", 404),
+    "GET /nodes/{id:path}/neighbours": Row("/nodes/{node}/neighbours", 404),
     "GET /graph": Row("/graph", 200),
     "POST /graph/rebuild": Row("/graph/rebuild", 200),
     "POST /chat": Row("/chat", 404, json={"message": "What was said before?", "conversation_id": "{conversation}"}),
@@ -241,7 +241,13 @@ async def house(lumina: Lumina, tmp_path: Path) -> AsyncIterator[House]:
             task = await TaskQueue(opened[0].context.redis).submit(
                 "waits", {"message": MARK}, owner="ada", idempotency_key=MARK
             )
-            ids = {"conversation": asked.json()["conversation_id"], "run": asked.json()["task_id"], "task": task.id}
+            noted = await client.post("/nodes", headers=ADA, json={"title": "Adas page", "data": {"note": MARK}})
+            ids = {
+                "conversation": asked.json()["conversation_id"],
+                "run": asked.json()["task_id"],
+                "task": task.id,
+                "node": noted.json()["ids"][0],
+            }
             yield House(client, asgi, opened[0], {**ids, "idempotency": MARK})
 
 

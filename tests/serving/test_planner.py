@@ -127,12 +127,30 @@ async def test_a_plan_of_a_plan_is_the_plan_of_what_is_meant(serve: Serve) -> No
 
 
 @pytest.mark.parametrize(
+    ("mode", "kind"), [("wiki_qa", "ask"), ("crawl", "crawl"), ("summarise", "summarise"), ("index", "run")]
+)
+async def test_a_plan_is_executed_as_a_task_when_asked_for(serve: Serve, mode: str, kind: str) -> None:
+    body = {**ASK, "mode": mode, "max_nodes": 2, "execute": True}
+    async with serve() as app:
+        key = {"Idempotency-Key": "once"}
+        response = await app.client.post("/masterchat/plan", json=body, headers=key)
+        again = await app.client.post("/masterchat/plan", json=body, headers=key)
+        task, path = response.json()["task"], response.headers["location"]
+        while (task := (await app.client.get(path)).json())["status"] in ("queued", "running", "retrying"):
+            await asyncio.sleep(0.02)
+    assert (response.status_code, again.status_code) == (202, 202)
+    assert response.json()["plan"]
+    assert again.json()["task"]["id"] == task["id"]
+    assert (task["kind"], task["status"], task["error"]) == (kind, "complete", "")
+    assert task["result"]["outcome"]["status"] == "done"
+
+
+@pytest.mark.parametrize(
     ("body", "status", "words"),
     [
         ({}, 422, "neither a message nor a topic"),
         ({"message": "x", "mode": "fly"}, 422, "there are: wiki_qa"),
         ({"message": "x", "colour": "red"}, 422, "colour"),
-        ({"message": "x", "execute": True}, 501, "POST /masterchat/chat"),
     ],
 )
 async def test_a_plan_that_cannot_be_made_says_why(serve: Serve, body: dict[str, Any], status: int, words: str) -> None:

@@ -169,6 +169,20 @@ async def test_only_what_ended_without_a_result_is_sent_back(serve: Serve) -> No
     assert "accepted: crawl" in unknown.json()["detail"]
 
 
+async def test_a_run_has_any_intent_of_the_goal_file(serve: Serve) -> None:
+    run = {"kind": "run", "intent": "index", "topics": ["Mandelbrot set"], "max_nodes": 2}
+    async with serve() as client:
+        task = await until(client, (await client.post("/tasks", json=run)).headers["location"], "complete")
+        without = await client.post("/tasks", json={"kind": "run", "message": "x"})
+        beside = await client.post("/tasks", json={"kind": "ask", "message": "x", "intent": "index"})
+        unknown = await client.post("/tasks", json={**run, "intent": "dance"})
+    assert task["payload"]["intent"] == "index"
+    assert "embedded[Mandelbrot set]" in task["result"]["chain"][-1]
+    assert [one.status_code for one in (without, beside, unknown)] == [422, 422, 422]
+    assert "needs one" in without.json()["detail"]
+    assert "there are: wiki_qa" in unknown.json()["detail"]
+
+
 async def test_the_client_submits_lists_and_sends_back(serve: Serve) -> None:
     async with serve() as http:
         tasks = MasterChat("http://lumina", transport=http._transport).tasks
