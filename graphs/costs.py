@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from redis.asyncio import Redis
 
 from graphs.goals import Cost, GoalFile, parse_instance
+from memory.event_history import effective_runs
 from memory.events import WayHistory
 from memory.way_history import load_history
 
 PRIOR_RUNS = 5.0
 """k: the prior weighs as much as so many runs. One odd run, such as the first, which loads a model, moves a cost by a
-sixth; after five runs half of it is learned, after fifty nine tenths."""
+sixth; after five runs half of it is learned, after fifty six sevenths."""
 HALF_LIFE_S = 86_400.0
 """Runs count half when the way has not been taken for a day: one that was given up for its failures is tried again."""
 RETRY_S = 1.0
@@ -27,7 +28,8 @@ RETRY_S = 1.0
 def expected_cost(prior: Cost, past: WayHistory, *, seconds_per_usd: float, now_s: float) -> float:
     """Expected cost in seconds of reaching a goal by a way.
 
-    With n successes and m failures, halved with every ``HALF_LIFE_S`` since the last, and k = ``PRIOR_RUNS``::
+    With n successes and m failures of the latest 200 runs, newer ones counting more (``effective_runs``), all halved
+    with every ``HALF_LIFE_S`` since the last, and k = ``PRIOR_RUNS``::
 
         seconds   t = (k · prior + n · median of successes) / (k + n)                    credibility, Bühlmann 1967
         failures  r = m / (k + n), the failed tries before a success: p / (1 - p)        geometric distribution
@@ -41,7 +43,7 @@ def expected_cost(prior: Cost, past: WayHistory, *, seconds_per_usd: float, now_
         now_s: Seconds since the epoch.
     """
     weight = math.pow(0.5, max(0.0, now_s - past.last_s) / HALF_LIFE_S)
-    runs = past.runs * weight
+    runs = effective_runs(past.runs) * weight
     failed = runs * past.failure_rate
     seconds = _blend(prior.seconds, past.ok_seconds, runs - failed)
     failures = failed / (PRIOR_RUNS + runs - failed)

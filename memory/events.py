@@ -21,7 +21,7 @@ from errors import LuminaError
 from memory.consumers import NotReady
 from memory.event_export import DAYS, Day, DayWriter
 from memory.event_file import EventStoreHeld, EventStoreUnreadable, open_file
-from memory.event_history import HISTORY, WayHistory
+from memory.event_history import HALF_LIFE_RUNS, HISTORY, WayHistory
 from memory.event_queries import InvalidQuery, QueryResult, QueryTimeout, forbidden_functions, one_line, run_query
 from memory.event_rows import Entry, arrow_table
 from memory.event_threads import ReadingThreads
@@ -183,7 +183,7 @@ class EventStore:
         Args:
             limit: Runs of each way that count, the latest by stream id.
         """
-        result = await self.query(HISTORY, {"runs": limit}, timeout_s=60)
+        result = await self.query(HISTORY, {"runs": limit, "half_life": HALF_LIFE_RUNS}, timeout_s=60)
         return {row[0]: WayHistory(*row) for row in result.rows}
 
     async def days(

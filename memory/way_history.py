@@ -18,8 +18,8 @@ from memory.events import EventStore, WayHistory
 from memory.keys import WAY_HISTORY
 from memory.streams import Delivered
 
-RUNS = 50
-"""Runs of each way that count: with medians, a change is noticed after half of them at the latest."""
+RUNS = 200
+"""Runs of each way that count, the older ones less and less (``memory.event_history``)."""
 REST = 10
 """Times as long as a reading took that the next one waits, so that a long log costs a tenth of a thread at most."""
 

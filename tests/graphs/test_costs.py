@@ -15,6 +15,7 @@ from graphs.costs import HALF_LIFE_S, PRIOR_RUNS, costs_of_instances, expected_c
 from graphs.goals import Cost, load_goals
 from graphs.planner import Situation, decide, replay
 from graphs.runs import Runner
+from memory.event_history import effective_runs
 from memory.events import WayHistory
 from memory.keys import PLANNER_STREAM
 from memory.streams import Event, now_ms
@@ -64,7 +65,7 @@ def test_a_way_that_starts_failing_is_replaced_and_comes_back_when_it_succeeds()
 
 
 def test_a_way_that_was_given_up_is_tried_again_after_some_time() -> None:
-    assert answers_by(past(PHRASED, failed=20, seconds=3, age_s=HALF_LIFE_S / 2)) == QUOTED
+    assert answers_by(past(PHRASED, failed=20, seconds=3, age_s=HALF_LIFE_S / 8)) == QUOTED
     assert answers_by(past(PHRASED, failed=20, seconds=3, age_s=3 * HALF_LIFE_S)) == PHRASED
 
 
@@ -78,15 +79,18 @@ def test_the_prior_fades_as_runs_come_in_and_the_readers_loss_never_does() -> No
         way = past("w", ok=runs, seconds=1)
         return expected_cost(Cost(seconds=11, loss_s=30), way, seconds_per_usd=3600, now_s=NOW)
 
-    assert cost(int(PRIOR_RUNS)) == pytest.approx(30 + 6)
-    assert cost(200) == pytest.approx(31, abs=0.3)
+    n = effective_runs(5)
+    assert cost(5) == pytest.approx(30 + (PRIOR_RUNS * 11 + n * 1) / (PRIOR_RUNS + n))
+    assert cost(200) == pytest.approx(32.2, abs=0.1)
     assert cost(1) > cost(5) > cost(50) > 31
 
 
 def test_failures_cost_their_tries_and_each_try_its_dollars() -> None:
-    way = past("w", ok=95, failed=50, seconds=4, usd=0.01)  # with the prior's 5 successes half a failure a success
+    way = past("w", ok=95, failed=50, seconds=4, usd=0.01)
     cost = expected_cost(Cost(seconds=4, usd=0.01), way, seconds_per_usd=1000, now_s=NOW)
-    assert cost == pytest.approx(4 + 0.5 * (4 + 1) + 1.5 * 0.01 * 1000)
+    n, m = (effective_runs(145) * share / 145 for share in (95, 50))
+    tries = m / (PRIOR_RUNS + n)  # failures a success, the prior counting as successes
+    assert cost == pytest.approx(4 + tries * (4 + 1) + (1 + tries) * 0.01 * 1000)
 
 
 def test_every_topic_has_the_costs_of_its_way_and_unknown_ways_none() -> None:

@@ -232,10 +232,27 @@ async def test_history_of_a_way_rests_on_its_latest_runs(store: EventStore) -> N
     await store.append([step(20, way="crawl.api", state=[], fringe=["a"]), step(21, way="dark", ok=False, seconds=1)])
     history = await store.run_history(limit=4)
     crawl = history["crawl.api"]
-    assert (crawl.runs, crawl.seconds, crawl.ok_seconds, crawl.failure_rate, crawl.usd) == (4, 1.5, 1.0, 0.25, 0.5)
+    assert (crawl.runs, crawl.seconds, crawl.ok_seconds) == (4, 2.0, 1.0)
+    assert (crawl.failure_rate, crawl.usd) == (pytest.approx(0.26, abs=0.005), pytest.approx(0.5))
     assert (crawl.failed_seconds, crawl.last_s) == (3.0, (T0 + 13) / 1000)
     assert (history["dark"].ok_seconds, history["dark"].failure_rate, history["dark"].usd) == (None, 1.0, 0.0)
     assert (await store.run_history())["crawl.api"].runs == 9
+
+
+async def test_the_history_of_200_runs_follows_what_changed_lately(store: EventStore) -> None:
+    def steps(start: int, count: int, seconds: float, *, ok: bool = True) -> list[tuple[str, str, Event]]:
+        data = {"way": "w", "ok": ok, "seconds": seconds, "usd": seconds}
+        return [(PLANNER, f"{start + n}-0", Event("plan.step", data, "", "t", T0 + n)) for n in range(count)]
+
+    await store.append([*steps(1, 300, 9.0), *steps(1000, 20, 1.0)])
+    before = (await store.run_history())["w"]
+    await store.append(steps(2000, 6, 1.0))
+    after = (await store.run_history())["w"]
+    await store.append(steps(3000, 25, 5.0, ok=False))
+    failing = (await store.run_history())["w"]
+    assert (before.runs, before.ok_seconds, after.ok_seconds) == (200, 9.0, 1.0)
+    assert 4 < after.usd < 6
+    assert (failing.failure_rate, failing.failed_seconds) == (pytest.approx(0.5, abs=0.01), 5.0)
 
 
 async def test_replay_gives_a_stream_in_order_and_only_the_types_asked_for(store: EventStore) -> None:
