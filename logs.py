@@ -27,8 +27,8 @@ RETENTION = 10
 BOUND = ("request_id", "task_id", "agent", "owner")
 """What a record says of where it belongs, when that is known."""
 _SECRET_SHAPES = re.compile(
-    r"(?P<keep>\bBearer\s+|\b(?:api[_-]?key|password|token)[\"']?\s*[=:]\s*[\"']?|://[^/\s:@]*:)"
-    r"(?P<secret>[^\s\"'@,}]{4,})",
+    r"(?P<keep>\bBearer\s+|\b(?:api[_-]?key|password|token)[\"']?\s*[=:]\s*[\"']?)[^\s\"'@,}]{4,}"
+    r"|(?P<address>://[^/\s:@]*:)[^/\s@]+(?=@)",
     re.IGNORECASE,
 )
 """What looks like a secret, whichever it is: bearer tokens, ``api_key=…``, passwords in addresses."""
@@ -88,7 +88,7 @@ def _cleaner(secrets: Collection[str]) -> Callable[[str], str]:
     def clean(text: str) -> str:
         if exact:
             text = exact.sub(HIDDEN, text)
-        return _SECRET_SHAPES.sub(lambda found: found["keep"] + HIDDEN, text)
+        return _SECRET_SHAPES.sub(lambda found: (found["keep"] or found["address"]) + HIDDEN, text)
 
     return clean
 
@@ -158,7 +158,17 @@ class _Intercepted(logging.Handler):
         logger.patch(say_where).opt(exception=record.exc_info).log(level, "{}", record.getMessage())
 
 
-NOISY = ("httpx", "httpcore", "urllib3", "asyncio", "sentence_transformers", "aiokafka", "filelock")
+NOISY = (
+    "httpx",
+    "httpx2",
+    "httpcore",
+    "httpcore2",
+    "urllib3",
+    "asyncio",
+    "sentence_transformers",
+    "aiokafka",
+    "filelock",
+)
 """Libraries whose INFO tells of every request or step."""
 
 

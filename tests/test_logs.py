@@ -97,6 +97,8 @@ def test_secrets_never_come_out(format: str) -> None:
     for secret in ("p@ss", "sk-live-1", "abcdefgh", "letmein", "qwertz"):
         assert secret not in out.getvalue()
     assert "redis://me:***@host" in out.getvalue()
+    logger.info("listening on http://127.0.0.1:8000/docs")
+    assert "http://127.0.0.1:8000/docs" in out.getvalue()
 
 
 def test_the_libraries_records_come_through_the_same_sink() -> None:
