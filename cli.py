@@ -208,7 +208,7 @@ def export(
     data_dir: DataDir = None,
 ) -> None:
     """Write the events as Parquet, a folder a day; days that are there completely are left alone."""
-    from commands import export_events
+    from upkeep import export_events
 
     days = (since.date() if since else None, until.date() if until else None)
     _run(export_events(_settings(data_dir=data_dir), out, *days))
@@ -217,7 +217,7 @@ def export(
 @graph_app.command("rebuild")
 def graph_rebuild(data_dir: DataDir = None) -> None:
     """Make the knowledge graph in Redis again from the events; it can be used meanwhile."""
-    from commands import rebuild_graph
+    from upkeep import rebuild_graph
 
     _run(rebuild_graph(_settings(data_dir=data_dir)))
 
@@ -228,7 +228,7 @@ def graph_export(
     data_dir: DataDir = None,
 ) -> None:
     """Write the knowledge graph to a file: GraphML, or node-link JSON."""
-    from commands import export_graph
+    from upkeep import export_graph
 
     _run(export_graph(_settings(data_dir=data_dir), file))
 
@@ -251,7 +251,7 @@ def prune(
 
     A page goes whole. What a kept answer cites stays. A running server does it as a task.
     """
-    from commands import prune_passages
+    from upkeep import prune_passages
 
     limits = {"older_than": older_than, "max_passages": max_passages}
     asked = {"superseded": superseded, "dry_run": dry_run, **{k: v for k, v in limits.items() if v is not None}}

@@ -27,13 +27,14 @@ LEVELS = {
     "logs": 1,
     "commands": 8,
     "planning": 9,
+    "upkeep": 9,
     "task_commands": 9,
     "cli": 10,
     "masterchat": 0,
 }
 """Every module and package of the root; a room may use those below it. ``masterchat`` stands alone."""
 
-ENTRY_POINTS = {"server", "worker", "studio", "cli", "commands", "planning", "task_commands", "services"}
+ENTRY_POINTS = {"server", "worker", "studio", "cli", "commands", "planning", "task_commands", "upkeep", "services"}
 OUTSIDE = {".venv", ".venv-clients", ".venv-studio", "build", "tests", "benchmarks", "notebooks"}
 SOURCES = [
     path
