@@ -97,10 +97,11 @@ def install(app: FastAPI, *, with_keys: bool) -> None:
 def _with_errors(schema: dict[str, Any]) -> dict[str, Any]:
     schemas = schema.setdefault("components", {}).setdefault("schemas", {})
     schemas["Problem"] = PROBLEM
-    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     for operations in schema.get("paths", {}).values():
         for operation in operations.values():
             responses = operation["responses"]
+            content = responses.get("429", {}).get("content", problem)  # a route may have a form of its own for errors
             if responses.get("422", {}).get("description") == "Validation Error":  # FastAPI's own, which is not sent
                 del responses["422"]
             for status, response in ERRORS.items():

@@ -155,7 +155,7 @@ async def test_a_body_that_does_not_fit_is_explained(content: bytes, kind: str |
     with_state = create_app(load_settings(max_body_bytes=1_000))
 
     async def asgi(scope: Any, receive: Any, send: Any) -> None:
-        state: dict[str, Any] = {"api_keys": {}, "default_owner": "local", "runner": None}
+        state: dict[str, Any] = {"api_keys": {}, "default_owner": "local", "runner": None, "turns": None}
         await with_state({**scope, "state": state}, receive, send)
 
     async with client_of(asgi) as client:
@@ -377,8 +377,9 @@ async def test_every_route_describes_its_errors(plain: httpx.AsyncClient) -> Non
             responses = operation["responses"]
             assert {"422", "429", "4XX", "5XX"} <= set(responses), f"{method} {path}"
             assert "security" not in operation or "401" in responses, f"{method} {path}"
-            content = responses["429"]["content"]
-            assert content == {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+            kind, name = ("json", "ErrorDocument") if path.startswith("/v1/") else ("problem+json", "Problem")
+            expected = {f"application/{kind}": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+            assert responses["429"]["content"] == responses["4XX"]["content"] == expected, f"{method} {path}"
     assert set(schema["components"]["securitySchemes"]) == {"bearer", "key"}
     assert "HTTPValidationError" not in json.dumps(schema)
 
