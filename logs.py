@@ -180,3 +180,4 @@ def _take_in_the_standard_library(level: str) -> None:
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         theirs = logging.getLogger(name)
         theirs.handlers, theirs.propagate = [], True
+        theirs.setLevel(logging.NOTSET)

@@ -176,7 +176,8 @@ async def serve(settings: Settings, *, host: str, port: int) -> bool:
             host=host,
             port=port,
             lifespan="off",
-            log_level="warning",
+            log_config=None,  # its records go where all go: logs.py
+            access_log=False,  # requests are logged with their route, see serving/http_metrics.py
             ws="websockets-sansio",
             ws_max_size=MAX_MESSAGE_BYTES,
             ws_per_message_deflate=False,  # it would compress each frame once a client

@@ -19,6 +19,7 @@ from logs import open_logs
 
 @pytest.fixture(autouse=True)
 def _put_back() -> Iterator[None]:
+    logging.captureWarnings(False)  # whoever came before may have left it on
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     yield

@@ -97,7 +97,7 @@ async def test_langchain_talks_to_the_graph(live: Live) -> None:
         whole = await model.ainvoke("Read the Mandelbrot set.")
         pieces = [piece async for piece in model.astream("Read it again.")]
     assert whole.text.startswith("Read 5 pages")
-    assert "".join(piece.text for piece in pieces).startswith("Nothing was left to do for Mandelbrot set")
+    assert "".join(piece.text for piece in pieces).startswith("Read 5 pages")
     assert any(piece.usage_metadata for piece in pieces)
 
 
