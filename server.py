@@ -28,12 +28,14 @@ from serving import (
     events,
     graph,
     health,
+    lattice,
     masterchat,
     metrics,
     mux,
     openai,
     planner,
     problems,
+    sources,
     tasks,
 )
 from serving.bodies import MAX_HEADER_BYTES, RequestLimits
@@ -119,9 +121,11 @@ def create_app(
     app.include_router(masterchat.router)
     app.include_router(chat.router)
     app.include_router(planner.router)
+    app.include_router(lattice.router)
     app.include_router(events.router)
     app.include_router(event_export.router)
     app.include_router(graph.router)
+    app.include_router(sources.router)
     app.include_router(mux.router)
     app.include_router(tasks.router)
     console.install(app)

@@ -1,0 +1,52 @@
+/** The Hasse diagram as an SVG picture: grey what could be, thick what was walked, dashed what is planned. */
+
+import { draw } from "../page/elements.js";
+
+const SIDE = 14;
+const LABELS = 178; // room for the names of what each step added, left of the chain
+
+/** @param {ReturnType<import("./diagram.js").diagram>} found @param {{ running: string[], chosen: string, choose: (key: string) => void }} options */
+export function picture(found, { running, chosen, choose }) {
+  const at = new Map(found.states.map((state) => [state.key, state]));
+  const width = found.width + LABELS + 3 * SIDE;
+  const height = found.height + 4 * SIDE;
+  const svg = draw("svg", { viewBox: `${-LABELS} ${-2 * SIDE} ${width} ${height}`, width, height, class: "hasse", role: "img", "aria-label": spoken(found, running) });
+  for (const edge of found.covers) svg.append(line(at, edge, "cover"));
+  for (const edge of found.planned) svg.append(line(at, edge, "planned"));
+  for (const edge of found.walked) svg.append(line(at, edge, "walked"));
+  for (const edge of found.planned) svg.append(added(at, edge, running));
+  for (const edge of found.walked) svg.append(added(at, edge, []));
+  const ahead = new Set(found.planned.map(({ to }) => to));
+  for (const state of found.states) {
+    const kind = state.key === found.now ? "now" : found.visited.has(state.key) ? "visited" : ahead.has(state.key) ? "ahead" : "";
+    const circle = draw("circle", { cx: state.x, cy: state.y, r: kind ? 10 : 7, class: `state ${kind}${state.key === chosen ? " chosen" : ""}` },
+      draw("title", {}, state.goals.join(", ") || "∅: nothing holds yet"));
+    circle.addEventListener("click", () => choose(state.key));
+    svg.append(circle);
+  }
+  return svg;
+}
+
+function line(at, { from, to }, kind) {
+  const [a, b] = [at.get(from), at.get(to)];
+  return draw("line", { x1: a.x, y1: a.y, x2: b.x, y2: b.y, class: kind });
+}
+
+/** What a step added, beside its upper end. */
+function added(at, { from, to }, running) {
+  const [a, b] = [at.get(from), at.get(to)];
+  const gained = b.goals.filter((goal) => !a.goals.includes(goal));
+  const lostAgain = a.goals.filter((goal) => !b.goals.includes(goal));
+  const words = [...gained.map((goal) => `+ ${goal}`), ...lostAgain.map((goal) => `− ${goal}`)];
+  const text = words.length > 2 ? `${cut(words[0], 16)} and ${words.length - 1} more` : words.map((one) => cut(one, words.length > 1 ? 12 : 25)).join(" ");
+  const live = gained.some((goal) => running.includes(goal));
+  return draw("text", { x: Math.min(b.x, 0) - SIDE - 4, y: b.y + 4, class: live ? "gain running" : "gain", "text-anchor": "end" },
+    text, draw("title", {}, words.join(", ")));
+}
+
+const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
+
+function spoken({ states, walked, planned }, running) {
+  const now = running.length ? `; running now: ${running.join(", ")}` : "";
+  return `Hasse diagram of ${states.length} states; ${walked.length} steps walked, ${planned.length} planned${now}. The steps are listed beside it.`;
+}
