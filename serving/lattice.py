@@ -16,7 +16,7 @@ from serving.dependencies import OpenRunner
 
 router = APIRouter(tags=["planner"])
 
-Topic = Annotated[str, Query(min_length=1, max_length=512)]
+Topic = Annotated[str, Field(min_length=1, max_length=512)]
 
 
 class WayView(BaseModel):
@@ -44,9 +44,7 @@ class LatticeView(BaseModel):
 
     targets: list[str]
     goals: list[GoalView] = Field(description="The targets and what leads to them, sorted by id.")
-    states: list[list[int]] = Field(
-        description="Every feasible state, smaller ones first; none when too many."
-    )
+    states: list[list[int]] = Field(description="Every feasible state, smaller ones first; none when too many.")
     covers: list[tuple[int, int]] = Field(description="Which state lies directly below which.")
     complete: bool = Field(description=f"False: there are more than {DRAWN_STATES} states, and none is listed.")
     intents: dict[str, list[str]] = Field(description="What each kind of request wants.")

@@ -39,6 +39,12 @@ class SummaryView(BaseModel):
     citations: list[dict[str, Any]]
 
 
+class SummaryList(BaseModel):
+    """What is summarised of what was asked for."""
+
+    summaries: list[SummaryView] = Field(description="None where nobody has asked for one yet; see the mode summarise.")
+
+
 @router.get("/passages/{passage_id}", responses={**_UNKNOWN, **_NO_VECTORS})
 async def passage(passage_id: UUID, owner: Owner, runner: OpenRunner) -> PassageView:
     """A passage that was cited, whole."""
@@ -54,15 +60,14 @@ async def passage(passage_id: UUID, owner: Owner, runner: OpenRunner) -> Passage
     return PassageView(id=one.id, section=list(one.section), **fields)
 
 
-@router.get("/summaries", responses=_UNKNOWN)
-async def summary(
+@router.get("/summaries")
+async def summaries(
     topic: Annotated[str, Query(min_length=1, max_length=512, examples=["Mandelbrot set"])],
     owner: Owner,
     runner: OpenRunner,
-) -> SummaryView:
-    """The kept summary of a topic."""
+) -> SummaryList:
+    """The kept summary of a topic, if there is one."""
     context = runner.context
     kept = await context.library.summary(owner, context.source.name, topic)
-    if kept is None:
-        raise HTTPException(404, f"there is no summary of «{topic}»; ask for one with the mode summarise")
-    return SummaryView(topic=topic, text=kept["text"], citations=kept.get("citations", []))
+    found = [SummaryView(topic=topic, text=kept["text"], citations=kept["citations"])] if kept else []
+    return SummaryList(summaries=found)

@@ -88,7 +88,7 @@ TABLE: dict[str, Row] = {
     "GET /nodes/{id:path}/neighbours": Row("/nodes/Fractal/neighbours", 404),
     "GET /graph": Row("/graph", 200),
     "GET /passages/{passage_id}": Row("/passages/{passage}", 404),
-    "GET /summaries": Row("/summaries", 404, params={"topic": "Mandelbrot set"}),
+    "GET /summaries": Row("/summaries", 200, params={"topic": "Mandelbrot set"}),
     "POST /graph/rebuild": Row("/graph/rebuild", 200),
     "POST /chat": Row("/chat", 404, json={"message": "What was said before?", "conversation_id": "{conversation}"}),
     "GET /masterchat/chat/{task_id}/events": Row("/masterchat/chat/{run}/events", 404),

@@ -139,7 +139,8 @@ class EventsView {
 }
 
 function row(event) {
-  const text = JSON.stringify(event.data);
+  const { owner: _, ...said } = event.data; // always one's own
+  const text = JSON.stringify(said);
   const more = make("button", { type: "button", class: "plain", "aria-expanded": "false", "aria-label": `All of ${event.type} at ${clock(event.ts)}` }, event.type);
   return make("tr", { "data-id": event.id ?? "gap", class: event.type.startsWith("error") || /\.(dead|fail)$/.test(event.type) ? "bad" : "" },
     make("td", { class: "figure" }, clock(event.ts)),

@@ -173,7 +173,7 @@ export class GraphCanvas {
     if (left > right) return;
     const margin = 60;
     const scale = Math.min((this.#width - margin) / (right - left + 40), (this.#height - margin) / (bottom - top + 40));
-    this.view = { x: (left + right) / 2, y: (top + bottom) / 2, scale: Math.min(1.6, Math.max(MIN_SCALE, scale)) };
+    this.view = { x: (left + right) / 2, y: (top + bottom) / 2, scale: Math.min(2.2, Math.max(MIN_SCALE, scale)) };
   }
 
   #paintAll(moving, now) {

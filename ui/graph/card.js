@@ -29,13 +29,14 @@ export async function showCard(card, store, place, choose) {
   card.hidden = false;
   if (!node.read) return;
   try {
-    const found = await get(`/summaries${query({ topic: node.title })}`);
+    const [found] = (await get(`/summaries${query({ topic: node.title })}`)).summaries;
     if (!summary.isConnected) return;
+    if (!found) return summary.append(make("p", { class: "soft" }, "Not summarised yet."));
     const sources = make("ol", { class: "citations", "aria-label": "Sources of the summary" });
     listCitations(sources, found.citations);
     summary.append(make("p", {}, ...linked(found.text, found.citations)), make("details", {}, make("summary", {}, "Sources"), sources));
   } catch (error) {
-    summary.append(make("p", { class: "soft" }, error.status === 404 ? "Not summarised yet." : error.message));
+    summary.append(make("p", { class: "soft" }, error.message));
   }
 }
 

@@ -6,10 +6,10 @@
  * gives { places: Float32Array, calm }.
  */
 
-const SPREAD = 900; // repulsion of two nodes at distance 1
-const LENGTH = 42; // of an edge at rest
+const SPREAD = 90; // repulsion of two nodes at distance 1, falling with the distance
+const LENGTH = 55; // of an edge at rest
 const THETA2 = 0.9 ** 2; // a cell is one body when its size over its distance is less than 0.9
-const PULL = 0.012;
+const PULL = 0.03;
 const FRICTION = 0.62;
 const COOLING = 0.985;
 const CALM = 0.02;
@@ -184,7 +184,7 @@ function push(i, whole) {
           dy = Math.sin(i);
           far = 1;
         }
-        const force = (SPREAD * (leaf ? 1 : mass[there])) / far / Math.sqrt(far);
+        const force = (SPREAD * (leaf ? 1 : mass[there])) / far;
         fx += dx * force;
         fy += dy * force;
         continue;

@@ -62,7 +62,7 @@ class MetricsView {
 
   #tasks(tasks) {
     const rows = Object.entries(tasks ?? {}).map(([name, value]) => [name, typeof value === "number" ? count(value) : sum(value)]);
-    table("metrics-tasks", ["Tasks", "Count"], rows);
+    table("metrics-tasks", [], rows);
   }
 
   #streams(streams) {
@@ -81,7 +81,7 @@ class MetricsView {
   }
 
   #cache(cache) {
-    table("metrics-cache", ["Embedding cache", ""], Object.entries(cache).map(([name, value]) => [name.replaceAll("_", " "), count(value)]));
+    table("metrics-cache", [], Object.entries(cache).map(([name, value]) => [name.replaceAll("_", " "), count(value)]));
   }
 }
 
@@ -95,6 +95,6 @@ function table(id, names, rows) {
   const heads = names.map((name) => (name ? make("th", { scope: "col" }, name) : make("td", {})));
   const lines = rows.map(([first, ...others]) =>
     make("tr", {}, first ? make("th", { scope: "row" }, first) : make("td", {}), ...others.map((one) => make("td", { class: typeof one === "string" ? "figure" : "" }, one))));
-  by(id).replaceChildren(make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...lines));
+  by(id).replaceChildren(...(heads.length ? [make("thead", {}, make("tr", {}, ...heads))] : []), make("tbody", {}, ...lines));
   by(id).closest("section").hidden = !rows.length;
 }

@@ -43,6 +43,7 @@ async function follow() {
   const view = NAMES.includes(name) ? name : "chat";
   const own = ++turn;
   for (const one of NAMES) by(one).hidden = one !== view;
+  by(view).inert = !opened.has(view); // what is typed or pressed before its module is there would be lost
   for (const link of document.querySelectorAll("nav a")) {
     if (link.hash === place(view)) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
@@ -54,6 +55,7 @@ async function follow() {
   if (!opened.has(view)) {
     const module = await MODULES[view]();
     if (!opened.has(view)) opened.set(view, module.open());
+    by(view).inert = false;
   }
   if (own === turn) opened.get(view)?.show?.(decoded(rest));
 }

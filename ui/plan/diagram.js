@@ -68,21 +68,21 @@ function placed(states, edges, spine) {
   for (const { from, to } of edges) below.set(to, [...(below.get(to) ?? []), from]);
   const at = new Map();
   const sizes = [...levels.keys()].sort((a, b) => a - b);
-  const widest = Math.max(1, ...[...levels.values()].map((level) => level.length));
-  for (const [row, size] of sizes.entries()) {
+    for (const [row, size] of sizes.entries()) {
     const level = levels.get(size);
     const centre = (one) => {
       const under = (below.get(one.key) ?? []).map((key) => at.get(key)?.x).filter((x) => x !== undefined);
       return under.length ? under.reduce((a, b) => a + b, 0) / under.length : 0;
     };
-    level.sort((one, other) => Number(spine.has(other.key)) - Number(spine.has(one.key)));
-    const [first, ...others] = level; // the way that is walked goes straight up at the left
-    others.sort((one, other) => centre(one) - centre(other) || (one.key < other.key ? -1 : 1));
-    for (const [column, one] of [first, ...others].entries()) {
-      one.x = column * COLUMN;
+    level.sort((one, other) => spine.has(other.key) - spine.has(one.key) || centre(one) - centre(other) || (one.key < other.key ? -1 : 1));
+    // The way that is walked goes straight up at the left, past levels where it has no state.
+    const aside = level.some((one) => spine.has(one.key)) || !spine.size ? 0 : 1;
+    for (const [column, one] of level.entries()) {
+      one.x = (column + aside) * COLUMN;
       one.y = (sizes.length - 1 - row) * ROW;
       at.set(one.key, one);
     }
   }
-  return { states: [...at.values()], width: (widest - 1) * COLUMN, height: (sizes.length - 1) * ROW };
+  const width = Math.max(...[...at.values()].map((one) => one.x));
+  return { states: [...at.values()], width, height: (sizes.length - 1) * ROW };
 }

@@ -3,9 +3,10 @@
 import { draw } from "../page/elements.js";
 
 const SIDE = 14;
+const LINES = 4; // of what one step added; more would reach into the next level
 const LABELS = 178; // room for the names of what each step added, left of the chain
 
-/** @param {ReturnType<import("./diagram.js").diagram>} found @param {{ running: string[], chosen: string, choose: (key: string) => void }} options */
+/** @param {ReturnType<import("./diagram.js").diagram>} found @param {{ running: string[], chosen: string | null, choose: (key: string) => void }} options */
 export function picture(found, { running, chosen, choose }) {
   const at = new Map(found.states.map((state) => [state.key, state]));
   const width = found.width + LABELS + 3 * SIDE;
@@ -38,10 +39,11 @@ function added(at, { from, to }, running) {
   const gained = b.goals.filter((goal) => !a.goals.includes(goal));
   const lostAgain = a.goals.filter((goal) => !b.goals.includes(goal));
   const words = [...gained.map((goal) => `+ ${goal}`), ...lostAgain.map((goal) => `− ${goal}`)];
-  const text = words.length > 2 ? `${cut(words[0], 16)} and ${words.length - 1} more` : words.map((one) => cut(one, words.length > 1 ? 12 : 25)).join(" ");
+  const lines = words.length > LINES ? [...words.slice(0, LINES - 1), `and ${words.length - LINES + 1} more`] : words;
   const live = gained.some((goal) => running.includes(goal));
-  return draw("text", { x: Math.min(b.x, 0) - SIDE - 4, y: b.y + 4, class: live ? "gain running" : "gain", "text-anchor": "end" },
-    text, draw("title", {}, words.join(", ")));
+  const x = Math.min(b.x, 0) - SIDE - 4;
+  return draw("text", { class: live ? "gain running" : "gain", "text-anchor": "end" }, draw("title", {}, words.join(", ")),
+    ...lines.map((text, n) => draw("tspan", { x, y: b.y + 4 + 14 * n }, cut(text, 25))));
 }
 
 const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);

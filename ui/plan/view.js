@@ -24,7 +24,7 @@ class PlanView {
   /** @type {PlannedRun | null} */ run = null;
   /** Which round is explained; null: always the latest. @type {number | null} */ round = null;
   lattice = null;
-  chosen = "";
+  /** The state that was clicked. @type {string | null} */ chosen = null;
   wanted = "";
   drawing = 0;
   following = false;
@@ -83,7 +83,8 @@ class PlanView {
   choose(run, named = true) {
     this.run = run;
     this.round = null;
-    this.chosen = "";
+    this.chosen = null;
+    by("plan-state").textContent = "";
     if (named && run.id && document.body.dataset.view === "plan") rename("plan", run.id);
     this.later();
   }
