@@ -3,13 +3,18 @@
 import { by } from "./page/elements.js";
 import { installShortcuts, shortcut } from "./page/shortcuts.js";
 import { installTheme } from "./page/theme.js";
-import { NAMES, go, installViews } from "./page/views.js";
+import { NAMES, go, installViews, ready } from "./page/views.js";
 
 const FIRST_FIELD = { chat: "message", plan: "plan-message", graph: "graph-search", tasks: "crawl-titles", events: "events-types" };
 
 for (const [number, name] of NAMES.entries())
   shortcut(String(number + 1), `Go to ${name}`, { action: () => go(name) });
-shortcut("/", "Write, or search", { action: () => by(FIRST_FIELD[document.body.dataset.view] ?? "main").focus() });
+shortcut("/", "Write, or search", {
+  action: async () => {
+    await ready();
+    by(FIRST_FIELD[document.body.dataset.view] ?? "main").focus();
+  },
+});
 shortcut("t", "Change the theme", { action: () => by("theme").click() });
 installShortcuts();
 installTheme(by("theme"));

@@ -27,6 +27,7 @@ VIEWS = {
     "metrics": "#metrics-agents",
 }
 """A view and what is there when it is full."""
+WIDE, NARROW = 1280, 360
 OTHER = {"light": "dark", "dark": "light"}
 
 
@@ -56,14 +57,14 @@ async def test_axe_finds_nothing_serious_in_any_view_dark_or_light_wide_or_narro
     shown = await filled(url)
     problems = [
         problem
-        for scheme, width in (("light", 1280), ("dark", 360))
+        for scheme, width in (("light", WIDE), ("dark", NARROW))
         for problem in await looked_at(open_page, url, shown, scheme, width)
     ]
     assert not problems, "\n".join(problems)
 
 
 async def looked_at(open_page: OpenPage, url: str, shown: dict[str, str], scheme: str, width: int) -> list[str]:
-    """What is wrong with the views at a width, in the scheme and, after the switch, in the other one."""
+    """What is wrong with the views at a width in a scheme; where they are wide, also after the switch to the other one."""
     viewport = {"width": width, "height": 800}
     page = await open_page(f"{url}/#/chat", color_scheme=scheme, viewport=viewport, reduced_motion="reduce")
     await expect(page.locator("#welcome")).to_be_visible()
@@ -72,9 +73,10 @@ async def looked_at(open_page: OpenPage, url: str, shown: dict[str, str], scheme
         await page.evaluate(f"location.hash = '#/{view}/{shown.get(view, '')}'")
         await expect(page.locator(full).first).to_be_visible()
         problems += await serious(page, f"{view}, {scheme}, {width}")
-        await page.evaluate("theme => { document.documentElement.dataset.theme = theme }", OTHER[scheme])
-        problems += await serious(page, f"{view}, {OTHER[scheme]}, {width}", only=["color-contrast"])
-        await page.evaluate("delete document.documentElement.dataset.theme")
+        if width == WIDE:  # colours are the same at every width
+            await page.evaluate("theme => { document.documentElement.dataset.theme = theme }", OTHER[scheme])
+            problems += await serious(page, f"{view}, {OTHER[scheme]}", only=["color-contrast"])
+            await page.evaluate("delete document.documentElement.dataset.theme")
         size = await page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
         assert size[0] <= size[1], f"{view} is {size[0]} wide in {size[1]}"
     await page.locator("#help-open").click()
@@ -110,6 +112,7 @@ async def test_the_keyboard_is_enough(url: str, open_page: OpenPage) -> None:
     await page.keyboard.press("Enter")
     await expect(page.locator("#graph-card h3")).to_be_focused()
     await page.keyboard.press("4")
+    await expect(page.locator("#tasks")).to_be_visible()
     await page.keyboard.press("/")
     await expect(page.locator("#crawl-titles")).to_be_focused()
     await page.keyboard.type("Koch snowflake")

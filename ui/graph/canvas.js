@@ -25,6 +25,7 @@ export class GraphCanvas {
   #moved = 0;
   #share = 1;
   #fitting = true;
+  #awaited = -1;
   #palette = {};
 
   /** @param {HTMLCanvasElement} canvas @param {import("./store.js").GraphStore} store */
@@ -49,6 +50,7 @@ export class GraphCanvas {
       if (targets.length > known) grown.set(targets.subarray(known), known);
       this.places = grown;
     }
+    if (this.#awaited >= 0) this.centre(this.#awaited);
     this.#touch();
   }
 
@@ -88,10 +90,13 @@ export class GraphCanvas {
 
   /** A node in the middle. @param {number} place */
   centre(place) {
+    this.#awaited = 2 * place < this.places.length ? -1 : place; // the layout has not placed it yet
+    if (this.#awaited >= 0) return;
     this.#fitting = false;
     this.view.x = this.places[2 * place];
     this.view.y = this.places[2 * place + 1];
     this.view.scale = Math.max(this.view.scale, 0.9);
+    if (this.#width < 700) this.view.y += (0.22 * this.#height) / this.view.scale; // the card covers the lower half
     this.#touch();
   }
 

@@ -19,6 +19,7 @@ export const NAMES = Object.keys(MODULES);
 const opened = new Map();
 let shown = "";
 let turn = 0;
+let settled = Promise.resolve();
 
 /** The address of a view. @param {string} view @param {string} [rest] */
 export const place = (view, rest = "") => `#/${view}${rest ? `/${encodeURIComponent(rest)}` : ""}`;
@@ -33,9 +34,12 @@ export function rename(view, rest) {
   history.replaceState(null, "", place(view, rest));
 }
 
+/** When what the address names is there. */
+export const ready = () => settled;
+
 export function installViews() {
-  addEventListener("hashchange", follow);
-  return follow();
+  addEventListener("hashchange", () => (settled = follow()));
+  settled = follow();
 }
 
 async function follow() {

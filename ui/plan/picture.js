@@ -4,10 +4,10 @@ import { draw } from "../page/elements.js";
 
 const SIDE = 14;
 const LINES = 4; // of what one step added; more would reach into the next level
-const LABELS = 178; // room for the names of what each step added, left of the chain
+const LABELS = 205; // room for the names of what each step added, left of the chain
 
-/** @param {ReturnType<import("./diagram.js").diagram>} found @param {{ running: string[], chosen: string | null, choose: (key: string) => void }} options */
-export function picture(found, { running, chosen, choose }) {
+/** @param {ReturnType<import("./diagram.js").diagram>} found @param {{ live: boolean, running: string[], chosen: string | null, choose: (key: string) => void }} options */
+export function picture(found, { live, running, chosen, choose }) {
   const at = new Map(found.states.map((state) => [state.key, state]));
   const width = found.width + LABELS + 3 * SIDE;
   const height = found.height + 4 * SIDE;
@@ -19,7 +19,7 @@ export function picture(found, { running, chosen, choose }) {
   for (const edge of found.walked) svg.append(added(at, edge, []));
   const ahead = new Set(found.planned.map(({ to }) => to));
   for (const state of found.states) {
-    const kind = state.key === found.now ? "now" : found.visited.has(state.key) ? "visited" : ahead.has(state.key) ? "ahead" : "";
+    const kind = live && state.key === found.now ? "now" : found.visited.has(state.key) ? "visited" : ahead.has(state.key) ? "ahead" : "";
     const circle = draw("circle", { cx: state.x, cy: state.y, r: kind ? 10 : 7, class: `state ${kind}${state.key === chosen ? " chosen" : ""}` },
       draw("title", {}, state.goals.join(", ") || "∅: nothing holds yet"));
     circle.addEventListener("click", () => choose(state.key));

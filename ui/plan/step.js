@@ -1,7 +1,7 @@
 /** A step of a run in words: why it was chosen, what else there was, what it cost. */
 
 import { make } from "../page/elements.js";
-import { clock, duration } from "../page/wording.js";
+import { clock, duration, some } from "../page/wording.js";
 
 /** @param {import("./log.js").PlannedRun} run @param {import("./log.js").Round} round @param {any} lattice */
 export function describeStep(run, round, lattice) {
@@ -9,7 +9,7 @@ export function describeStep(run, round, lattice) {
   const titles = new Map(lattice?.goals.map((goal) => [goal.id, goal.title]) ?? []);
   const parts = [
     make("h3", {}, `Round ${round.round}`),
-    make("p", { class: "soft" }, `${clock(round.ts)} · ${situation.holding.length} goals held`),
+    make("p", { class: "soft" }, `${clock(round.ts)} · ${some(situation.holding.length, "goal")} held`),
     make("p", {}, decision.why),
   ];
   if (decision.candidates.length) parts.push(candidates(decision));

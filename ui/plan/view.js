@@ -110,7 +110,7 @@ class PlanView {
     this.lattice = lattice;
     const found = diagram(lattice, run);
     const running = run.outcome ? [] : (run.rounds.at(-1)?.decision.run ?? []).map((step) => step.goal).filter((goal) => !this.endedNow(goal));
-    by("plan-picture").replaceChildren(picture(found, { running, chosen: this.chosen, choose: (key) => this.chooseState(key, found) }));
+    by("plan-picture").replaceChildren(picture(found, { live: !run.outcome, running, chosen: this.chosen, choose: (key) => this.chooseState(key, found) }));
     by("plan-size").textContent = lattice.complete
       ? `${some(lattice.states.length, "feasible state")} of ${some(lattice.goals.length, "goal")}`
       : `${some(lattice.goals.length, "goal")} make too many states to draw all; shown are those that were passed and what lies directly above`;
