@@ -64,7 +64,7 @@ async def test_axe_finds_nothing_serious_in_any_view_dark_or_light_wide_or_narro
 
 
 async def looked_at(open_page: OpenPage, url: str, shown: dict[str, str], scheme: str, width: int) -> list[str]:
-    """What is wrong with the views at a width in a scheme; where they are wide, also after the switch to the other one."""
+    """What is wrong with the views in a scheme; where they are wide, also after the switch to the other one."""
     viewport = {"width": width, "height": 800}
     page = await open_page(f"{url}/#/chat", color_scheme=scheme, viewport=viewport, reduced_motion="reduce")
     await expect(page.locator("#welcome")).to_be_visible()

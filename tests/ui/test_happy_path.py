@@ -7,12 +7,19 @@ import contextlib
 import re
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from langchain_core.language_models import BaseChatModel
+from langchain_core.outputs import ChatResult
 from playwright.async_api import Page, expect
 
+from models.chat import Chat
+
+Live = Callable[..., AbstractAsyncContextManager[str]]
 OpenPage = Callable[..., Awaitable[Page]]
 
 pytestmark = pytest.mark.slow
@@ -171,7 +178,7 @@ async def test_nothing_is_missing_after_the_connection_was_cut(url: str, open_pa
     await wire.cut()
 
 
-async def test_an_answer_goes_on_after_a_reload_and_stops_when_told(url: str, open_page: OpenPage) -> None:
+async def test_an_answer_goes_on_after_a_reload_and_is_found_again(url: str, open_page: OpenPage) -> None:
     page = await open_page(url)
     await ask(page, "Crawl the Julia set", "crawl")
     await expect(page.locator(".turn")).to_be_visible()
@@ -183,3 +190,37 @@ async def test_an_answer_goes_on_after_a_reload_and_stops_when_told(url: str, op
     await expect(page.locator("#conversations li")).not_to_have_count(0)
     await page.locator("#conversations a").first.click()
     await expect(page.locator(".turn .asked")).to_contain_text("Crawl the Julia set")
+
+
+class Thinker(BaseChatModel):
+    """A model that never comes to an end."""
+
+    @property
+    def _llm_type(self) -> str:
+        return "thinker"
+
+    def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
+        raise NotImplementedError
+
+    async def _agenerate(self, *args: Any, **kwargs: Any) -> ChatResult:
+        await asyncio.Event().wait()
+        raise NotImplementedError
+
+
+async def test_an_answer_stops_when_it_is_told_to(live: Live, open_page: OpenPage) -> None:
+    async with live(chat=Chat.from_model(Thinker())) as url:
+        page = await open_page(url)
+        await ask(page, "Tell me everything.", "chat")
+        turn = page.locator(".turn")
+        await expect(turn.locator(".goals .running")).to_be_visible()
+        await page.click("#stop")
+        await expect(turn).to_have_attribute("aria-busy", "false")
+        await expect(turn.locator(".now")).to_contain_text("stopped")
+        await expect(page.locator("#send")).to_be_visible()
+        await turn.get_by_role("button", name="Retry").click()
+        await expect(page.locator(".turn")).to_have_count(2)
+        await page.keyboard.press("Escape")
+        await page.locator("#log").click()
+        await page.keyboard.press("Escape")
+        await expect(page.locator(".turn").last.locator(".now")).to_contain_text("stopped")
+        await page.context.close()
