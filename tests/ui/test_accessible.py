@@ -51,6 +51,7 @@ async def filled(url: str) -> dict[str, str]:
         return {"chat": answered.json()["conversation_id"], "graph": "Mandelbrot_set", "events": task.json()["id"]}
 
 
+@pytest.mark.timeout(300)  # some thirty runs of axe, which computes every colour
 async def test_axe_finds_nothing_serious_in_any_view_dark_or_light_wide_or_narrow(
     url: str, open_page: OpenPage
 ) -> None:
