@@ -30,12 +30,14 @@ from serving import (
     graph,
     health,
     langserve,
+    lattice,
     masterchat,
     metrics,
     mux,
     openai,
     planner,
     problems,
+    sources,
     tasks,
 )
 from serving.bodies import MAX_HEADER_BYTES, RequestLimits
@@ -124,9 +126,11 @@ def create_app(
     app.include_router(masterchat.router)
     app.include_router(chat.router)
     app.include_router(planner.router)
+    app.include_router(lattice.router)
     app.include_router(events.router)
     app.include_router(event_export.router)
     app.include_router(graph.router)
+    app.include_router(sources.router)
     app.include_router(mux.router)
     app.include_router(tasks.router)
     app.include_router(langserve.build_router(*load_application(settings.goal_file)))

@@ -69,6 +69,7 @@ TABLE: dict[str, Row] = {
         "/masterchat/plan", 200, json={"message": "Who?", "mode": "wiki_qa", "topics": ["Mandelbrot set"]}
     ),
     "GET /planner/logs": Row("/planner/logs", 200, params={"after": "0", "task_id": "{run}"}, endless=True),
+    "GET /planner/lattice": Row("/planner/lattice", 200, params={"intent": "wiki_qa", "topics": "Mandelbrot set"}),
     "POST /events/query": Row("/events/query", 200, json={"sql": "SELECT * FROM events"}),
     "POST /tasks": Row(
         "/tasks", 202, json={"crawl": ["Fractal"], "max_nodes": 1}, headers={"Idempotency-Key": "{idempotency}"}
@@ -87,6 +88,8 @@ TABLE: dict[str, Row] = {
     "GET /nodes/{id:path}": Row("/nodes/{node}", 404),
     "GET /nodes/{id:path}/neighbours": Row("/nodes/{node}/neighbours", 404),
     "GET /graph": Row("/graph", 200),
+    "GET /passages/{passage_id}": Row("/passages/{passage}", 404),
+    "GET /summaries": Row("/summaries", 200, params={"topic": "Mandelbrot set"}),
     "POST /graph/rebuild": Row("/graph/rebuild", 200),
     "POST /chat": Row("/chat", 404, json={"message": "What was said before?", "conversation_id": "{conversation}"}),
     "GET /masterchat/chat/{task_id}/events": Row("/masterchat/chat/{run}/events", 404),
@@ -248,6 +251,7 @@ async def house(lumina: Lumina, tmp_path: Path) -> AsyncIterator[House]:
                 "task": task.id,
                 "node": noted.json()["ids"][0],
             }
+            ids["passage"] = asked.json()["citations"][0]["passage_id"]
             yield House(client, asgi, opened[0], {**ids, "idempotency": MARK})
 
 

@@ -1,0 +1,161 @@
+"""The console for everybody: axe finds nothing serious, and the keyboard is enough."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import httpx
+import pytest
+from axe_core_python.async_playwright import Axe  # type: ignore[import-untyped]  # it has no stubs
+from playwright.async_api import Page, expect
+
+Live = Callable[..., AbstractAsyncContextManager[str]]
+OpenPage = Callable[..., Awaitable[Page]]
+
+pytestmark = pytest.mark.slow
+
+VIEWS = {
+    "chat": ".turn",
+    "plan": ".hasse",
+    "graph": "#graph-card h3",
+    "tasks": ".task",
+    "events": "#events-list tr",
+    "metrics": "#metrics-agents",
+}
+"""A view and what is there when it is full."""
+WIDE, NARROW = 1280, 360
+OTHER = {"light": "dark", "dark": "light"}
+
+
+async def serious(page: Page, where: str, only: Sequence[str] = ()) -> list[str]:
+    """What axe finds that is serious or worse, by all of its rules or by some."""
+    found: dict[str, Any] = await Axe().run(page, options={"runOnly": list(only)} if only else None)
+    return [
+        f"{where}: {one['id']} ({one['impact']}): {node['html'][:150]} {node['failureSummary'][-200:]}"
+        for one in found["violations"]
+        if one["impact"] in ("serious", "critical")
+        for node in one["nodes"]
+    ]
+
+
+async def filled(url: str) -> dict[str, str]:
+    """Something in every view; which conversation, node and task are to be looked at there."""
+    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+        question = {"message": "Who proved that the Mandelbrot set is connected?", "mode": "wiki_qa", "max_nodes": 4}
+        answered = await client.post("/masterchat/chat", json=question)
+        task = await client.post("/tasks", json={"crawl": ["Julia set"], "max_nodes": 2})
+        return {"chat": answered.json()["conversation_id"], "graph": "Mandelbrot_set", "events": task.json()["id"]}
+
+
+@pytest.mark.timeout(300)  # some thirty runs of axe, which computes every colour
+async def test_axe_finds_nothing_serious_in_any_view_dark_or_light_wide_or_narrow(
+    url: str, open_page: OpenPage
+) -> None:
+    shown = await filled(url)
+    problems = [
+        problem
+        for scheme, width in (("light", WIDE), ("dark", NARROW))
+        for problem in await looked_at(open_page, url, shown, scheme, width)
+    ]
+    assert not problems, "\n".join(problems)
+
+
+async def looked_at(open_page: OpenPage, url: str, shown: dict[str, str], scheme: str, width: int) -> list[str]:
+    """What is wrong with the views in a scheme; where they are wide, also after the switch to the other one."""
+    viewport = {"width": width, "height": 800}
+    page = await open_page(f"{url}/#/chat", color_scheme=scheme, viewport=viewport, reduced_motion="reduce")
+    await expect(page.locator("#welcome")).to_be_visible()
+    problems = await serious(page, "welcome")
+    for view, full in VIEWS.items():
+        await page.evaluate(f"location.hash = '#/{view}/{shown.get(view, '')}'")
+        await expect(page.locator(full).first).to_be_visible()
+        problems += await serious(page, f"{view}, {scheme}, {width}")
+        if width == WIDE:  # colours are the same at every width
+            await page.evaluate("theme => { document.documentElement.dataset.theme = theme }", OTHER[scheme])
+            problems += await serious(page, f"{view}, {OTHER[scheme]}", only=["color-contrast"])
+            await page.evaluate("delete document.documentElement.dataset.theme")
+        size = await page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+        assert size[0] <= size[1], f"{view} is {size[0]} wide in {size[1]}"
+    await page.locator("#help-open").click()
+    problems += await serious(page, "help")
+    await page.context.close()
+    return problems
+
+
+async def test_the_keyboard_is_enough(url: str, open_page: OpenPage) -> None:
+    page = await open_page(url)
+    await expect(page.locator("#message")).to_be_focused()
+    await page.keyboard.type("Who proved that the Mandelbrot set is connected?")
+    await page.keyboard.press("Enter")
+    turn = page.locator(".turn").last
+    await expect(turn).to_have_attribute("aria-busy", "false", timeout=60_000)
+    await focus(page, ".cite", "Shift+Tab")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#passage mark")).to_be_visible()
+    await page.keyboard.press("Escape")
+    await expect(page.locator("#passage")).to_be_hidden()
+    await page.keyboard.press("?")
+    await expect(page.locator("#help")).to_contain_text("New conversation")
+    await page.keyboard.press("Escape")
+    await page.keyboard.press("2")
+    await expect(page.locator("#plan .hasse")).to_be_visible()
+    await focus(page, "#plan-steps button")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#plan-detail")).to_contain_text("Round 1")
+    await page.keyboard.press("3")
+    await expect(page.locator("#graph-size")).to_contain_text("node")
+    await page.keyboard.press("/")
+    await page.keyboard.type("Mandelbrot set")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#graph-card h3")).to_be_focused()
+    await page.keyboard.press("4")
+    await expect(page.locator("#tasks")).to_be_visible()
+    await page.keyboard.press("/")
+    await expect(page.locator("#crawl-titles")).to_be_focused()
+    await page.keyboard.type("Koch snowflake")
+    await focus(page, "#crawl-submit")
+    await page.keyboard.press("Enter")
+    await expect(page.locator(".task").first).to_contain_text("Koch snowflake")
+    await focus(page, '.task a[href^="#/events"]')
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#events-task")).to_have_value(re.compile(".{36}"))
+    await page.keyboard.press("p")
+    await expect(page.locator("#events-pause")).to_have_attribute("aria-pressed", "true")
+    await page.keyboard.press("t")
+    await expect(page.locator("html")).to_have_attribute("data-theme", "light")
+    await page.keyboard.press("?")
+    await focus(page, "#shortcuts-on", "Shift+Tab")
+    await page.keyboard.press("Space")
+    await page.keyboard.press("Escape")
+    await page.keyboard.press("1")
+    await expect(page.locator("#events")).to_be_visible()
+
+
+async def focus(page: Page, selector: str, key: str = "Tab") -> None:
+    """Go to an element as somebody does who has only a keyboard."""
+    for _ in range(60):
+        if await page.evaluate("selector => document.activeElement.matches(selector)", selector):
+            return
+        await page.keyboard.press(key)
+    raise AssertionError(f"{selector} cannot be reached by {key}")
+
+
+async def test_a_key_is_asked_for_once_and_kept_in_the_tab(open_page: OpenPage, live: Live) -> None:
+    async with live(keys="ada:k1") as url:
+        page = await open_page(f"{url}/#/tasks", expected=("401",))
+        await expect(page.locator("#key-dialog")).to_be_visible()
+        await page.fill("#key", "wrong")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#key-why")).to_contain_text("not known")
+        await page.fill("#key", "k1")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#tasks-empty")).to_be_visible()
+        await page.reload()
+        await expect(page.locator("#tasks-empty")).to_be_visible()
+        await expect(page.locator("#key-dialog")).to_be_hidden()
+        assert await page.evaluate("[localStorage.length, sessionStorage.length]") == [0, 1]
+        await asyncio.gather(*(one.close() for one in page.context.pages))

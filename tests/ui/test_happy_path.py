@@ -1,0 +1,226 @@
+"""What a person does with the console, in a browser against a live server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from langchain_core.language_models import BaseChatModel
+from langchain_core.outputs import ChatResult
+from playwright.async_api import Page, expect
+
+from models.chat import Chat
+
+Live = Callable[..., AbstractAsyncContextManager[str]]
+OpenPage = Callable[..., Awaitable[Page]]
+
+pytestmark = pytest.mark.slow
+
+QUESTION = "Who proved that the Mandelbrot set is connected?"
+ANSWERED_MS = 60_000
+
+
+async def ask(page: Page, message: str = QUESTION, mode: str = "wiki_qa") -> None:
+    await page.select_option("#mode", mode)
+    await page.fill("#message", message)
+    await page.press("#message", "Enter")
+
+
+async def go(page: Page, view: str) -> None:
+    await page.click(f'nav a[href="#/{view}"]')
+    await expect(page.locator(f"#{view}")).to_be_visible()
+
+
+async def nodes(page: Page) -> int:
+    """How many nodes the graph view says it has."""
+    found = re.match(r"([\d,]+) nodes?", await page.locator("#graph-size").inner_text())
+    return int(found[1].replace(",", "")) if found else 0
+
+
+async def queue(page: Page, title: str) -> None:
+    await page.fill("#crawl-titles", title)
+    await page.click("#crawl-submit")
+    await expect(page.locator("#crawl-titles")).to_have_value("")
+
+
+async def test_somebody_asks_reads_what_was_cited_and_watches_plan_graph_and_tasks(
+    url: str, open_page: OpenPage
+) -> None:
+    watcher = await open_page(f"{url}/#/graph")
+    await expect(watcher.locator("#graph-size")).not_to_be_empty()
+    before = await nodes(watcher)
+    planner = await open_page(f"{url}/#/plan")
+    page = await open_page(url)
+    await expect(page.locator("#welcome")).to_be_visible()
+    await ask(page)
+    turn = page.locator(".turn").last
+    await expect(turn).to_have_attribute("aria-busy", "false", timeout=ANSWERED_MS)
+    await expect(turn.locator("> .answer")).to_contain_text("Hubbard")
+    await expect(turn.locator(".goals .holds").filter(has_text="answered")).to_be_visible()
+
+    await turn.locator(".cite").first.click()
+    await expect(page.locator("#passage-text mark")).to_contain_text("connected")
+    await expect(page.locator("#passage-note")).to_be_empty()
+    assert len(await page.locator("#passage-text").inner_text()) > len(
+        await page.locator("#passage-text mark").inner_text()
+    )
+    await expect(page.locator("#passage-source")).to_contain_text(re.compile(r"Revision \d+: .+oldid=\d+"))
+    await page.keyboard.press("Escape")
+    await expect(turn.locator(".cite").first).to_be_focused()
+
+    # Two pages that nobody has touched since: they have moved by themselves.
+    await expect(planner.locator("#plan-title")).to_have_text(QUESTION)
+    await expect(planner.locator(".hasse line.walked").first).to_be_attached()
+    await expect(planner.locator("#plan-steps li").last).to_contain_text("every target holds")
+    await planner.locator("#plan-steps button").first.click()
+    await expect(planner.locator("#plan-detail")).to_contain_text("Candidates")
+    await expect(planner.locator("#plan-detail")).to_contain_text("first of")
+    await expect(watcher.locator("#graph-size")).not_to_have_text(re.compile(f"^{before} nodes"))
+    assert await nodes(watcher) > before
+    await watcher.fill("#graph-search", "mandelbrot")
+    await watcher.press("#graph-search", "Enter")
+    await expect(watcher.locator("#graph-card h3")).to_contain_text("Mandelbrot")
+    await expect(watcher.locator("#graph-card")).to_contain_text("Revision")
+    await expect(watcher.locator("#graph-card .summary")).not_to_contain_text("Not summarised")
+
+    await go(page, "tasks")
+    cancelled = page.locator('.task[data-status="cancelled"]')
+    before_cancelled = await cancelled.count()
+    for title in ("Koch snowflake", "Julia set", "Fractal", "Logistic map", "Newton fractal", "Cantor set"):
+        await queue(page, title)
+        task = page.locator(".task").filter(has_text=title).first
+        await expect(task.locator(".badge")).to_have_text(re.compile("running|complete"), timeout=ANSWERED_MS)
+        if await task.locator(".badge").inner_text() == "running":  # it waits for its turn, or is at work
+            await task.get_by_role("button", name="Cancel").click()
+            await expect(task.locator(".badge")).to_have_text(re.compile("cancelled|complete"))
+        if await cancelled.count() > before_cancelled:
+            break
+    await expect(cancelled.first.get_by_role("button", name="Retry")).to_be_visible()
+
+    await go(page, "events")
+    await expect(page.locator("#events-list tr").filter(has_text="task.cancel").first).to_be_visible()
+    await page.locator("#events-list button").first.click()
+    await expect(page.locator("#events-list pre").first).to_contain_text('"type"')
+    await go(page, "metrics")
+    await expect(page.locator("#metrics-agents")).to_contain_text("crawl")
+
+    await go(page, "chat")
+    await page.reload()
+    await expect(page.locator(".turn .asked").last).to_contain_text(QUESTION)
+    await expect(page.locator(".turn > .answer").last).to_contain_text("Hubbard")
+    await page.locator(".turn .cite").last.click()
+    await expect(page.locator("#passage-text mark")).to_contain_text("connected")
+
+
+class Wire:
+    """A connection to the server that can be cut."""
+
+    def __init__(self, url: str) -> None:
+        self._host, self._port = urlsplit(url).hostname, urlsplit(url).port or 80
+        self._open: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server | None = None
+        self.port = 0
+
+    async def mend(self) -> None:
+        self._server = await asyncio.start_server(self._connect, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def cut(self) -> None:
+        if self._server:
+            self._server.close()
+        for writer in list(self._open):
+            writer.transport.abort()
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        other_reader, other_writer = await asyncio.open_connection(self._host, self._port)
+        self._open |= {writer, other_writer}
+        await asyncio.gather(self._pass(reader, other_writer), self._pass(other_reader, writer))
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while piece := await reader.read(65_536):
+                writer.write(piece)
+                await writer.drain()
+        writer.close()
+        self._open.discard(writer)
+
+
+async def test_nothing_is_missing_after_the_connection_was_cut(url: str, open_page: OpenPage) -> None:
+    wire = Wire(url)
+    await wire.mend()
+    cut = ("ERR_CONNECTION", "ERR_EMPTY_RESPONSE", "ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_NETWORK_CHANGED")
+    page = await open_page(f"http://127.0.0.1:{wire.port}/#/events", expected=cut)
+    watcher = await open_page(f"http://127.0.0.1:{wire.port}/#/graph", expected=cut)
+    title = f"Written while nobody listened {uuid.uuid4()}"
+    async with httpx.AsyncClient(base_url=url) as other:
+        await other.post("/nodes", json={"title": f"Before {title}"})
+        for where in (page.locator("#events-list"), watcher.locator("#graph-size")):
+            await expect(where).to_contain_text(re.compile(r"Before|\d node"))
+        await wire.cut()
+        for one in (page, watcher):
+            await expect(one.locator("#banner")).to_contain_text("Connection lost")
+        assert (await other.post("/nodes", json={"title": title})).status_code == 201
+    await wire.mend()
+    await expect(page.locator("#events-list")).to_contain_text(title)
+    assert await page.locator("#events-list tr").filter(has_text=f"Before {title}").count() == 1  # told once
+    for one in (page, watcher):
+        await expect(one.locator("#banner")).to_be_hidden()
+    await watcher.fill("#graph-search", title)
+    await expect(watcher.locator("#graph-found button").filter(has_text=title).first).to_have_text(title)
+    await wire.cut()
+
+
+async def test_an_answer_goes_on_after_a_reload_and_is_found_again(url: str, open_page: OpenPage) -> None:
+    page = await open_page(url)
+    await ask(page, "Crawl the Julia set", "crawl")
+    await expect(page.locator(".turn")).to_be_visible()
+    await page.reload()
+    await expect(page.locator(".turn").last).to_have_attribute("aria-busy", "false", timeout=ANSWERED_MS)
+    await expect(page.locator(".turn .asked")).to_have_count(1)
+    await page.click("#fresh")
+    await expect(page.locator(".turn")).to_have_count(0)
+    await expect(page.locator("#conversations li")).not_to_have_count(0)
+    await page.locator("#conversations a").first.click()
+    await expect(page.locator(".turn .asked")).to_contain_text("Crawl the Julia set")
+
+
+class Thinker(BaseChatModel):
+    """A model that never comes to an end."""
+
+    @property
+    def _llm_type(self) -> str:
+        return "thinker"
+
+    def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
+        raise NotImplementedError
+
+    async def _agenerate(self, *args: Any, **kwargs: Any) -> ChatResult:
+        await asyncio.Event().wait()
+        raise NotImplementedError
+
+
+async def test_an_answer_stops_when_it_is_told_to(live: Live, open_page: OpenPage) -> None:
+    async with live(chat=Chat.from_model(Thinker())) as url:
+        page = await open_page(url)
+        await ask(page, "Tell me everything.", "chat")
+        turn = page.locator(".turn")
+        await expect(turn.locator(".goals .running")).to_be_visible()
+        await page.click("#stop")
+        await expect(turn).to_have_attribute("aria-busy", "false")
+        await expect(turn.locator(".now")).to_contain_text("stopped")
+        await expect(page.locator("#send")).to_be_visible()
+        await turn.get_by_role("button", name="Retry").click()
+        await expect(page.locator(".turn")).to_have_count(2)
+        await page.keyboard.press("Escape")
+        await page.locator("#log").click()
+        await page.keyboard.press("Escape")
+        await expect(page.locator(".turn").last.locator(".now")).to_contain_text("stopped")
+        await page.context.close()

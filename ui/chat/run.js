@@ -1,0 +1,76 @@
+/** A run of POST /masterchat/chat, followed to its end through broken connections and reloads of the page. */
+
+import { request, unique } from "../net/api.js";
+import { follow } from "../net/follow.js";
+
+const KEPT = "lumina.run";
+
+/** @typedef {{ message: string, mode: string, conversation: string | null, task: string | null, key: string }} Kept */
+
+/** The run that went on when the page was left. @returns {Kept | null} */
+export function interrupted() {
+  try {
+    return JSON.parse(sessionStorage.getItem(KEPT) ?? "null");
+  } catch {
+    return null;
+  }
+}
+
+export class Run {
+  #leaving = new AbortController();
+  #stopped = false;
+
+  /** @param {Omit<Kept, "task" | "key"> & Partial<Kept>} asked @param {(kind: string, data: any) => void} take */
+  constructor(asked, take) {
+    /** @type {Kept} */
+    this.asked = { task: null, key: unique(), ...asked };
+    this.take = take;
+  }
+
+  /** Until it has ended. @throws {import("../net/api.js").Refused} */
+  async follow() {
+    this.#keep();
+    const { message, mode, conversation, key } = this.asked;
+    const body = JSON.stringify({ message, mode, conversation_id: conversation, stream: true });
+    const headers = { "Content-Type": "application/json", "Idempotency-Key": key };
+    try {
+      await follow({
+        name: "chat",
+        // With the key the same message is the same run, so it can be sent again until its id is known.
+        ask: () => (this.asked.task ? [`/masterchat/chat/${this.asked.task}/events`] : ["/masterchat/chat", { method: "POST", body, headers }]),
+        begun: (response) => this.#named(response.headers.get("Content-Location")),
+        take: (kind, data) => {
+          this.take(kind, data);
+          return kind === "done" || kind === "error";
+        },
+        signal: this.#leaving.signal,
+        eager: !this.asked.task,
+      });
+    } finally {
+      sessionStorage.removeItem(KEPT);
+    }
+  }
+
+  /** End it for good; its last event says so. */
+  async stop() {
+    this.#stopped = true;
+    if (!this.asked.task) this.#leaving.abort(); // it is not known to have begun, and is stopped when nobody follows
+    else await request(`/masterchat/chat/${this.asked.task}`, { method: "DELETE" });
+  }
+
+  get stopped() {
+    return this.#stopped;
+  }
+
+  #named(location) {
+    const found = /\/chat\/([0-9a-f-]{36})\/events/.exec(location ?? "");
+    if (!found) return;
+    this.asked.task = found[1];
+    this.#keep();
+    if (this.#stopped) this.stop();
+  }
+
+  #keep() {
+    sessionStorage.setItem(KEPT, JSON.stringify(this.asked));
+  }
+}

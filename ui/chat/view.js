@@ -1,0 +1,224 @@
+/** The chat: conversations, turns, and the box to write in. */
+
+import { Refused, get } from "../net/api.js";
+import { announce, by } from "../page/elements.js";
+import { shortcut } from "../page/shortcuts.js";
+import { go, rename } from "../page/views.js";
+import { openConversations } from "./conversations.js";
+import { Run, interrupted } from "./run.js";
+import { Turn } from "./turn.js";
+
+/** @returns {import("../page/views.js").View} */
+export function open() {
+  const chat = new Chat();
+  return {
+    show: (rest) => chat.show(rest),
+    hide: () => chat.closeSide(),
+  };
+}
+
+class Chat {
+  /** @type {string | null} */ conversation = null;
+  /** @type {Run | null} */ run = null;
+  before = null;
+  begun = false;
+
+  constructor() {
+    this.list = openConversations({ dropped: (id) => id === this.conversation && this.fresh() });
+    const box = by("message");
+    by("composer").addEventListener("submit", (event) => {
+      event.preventDefault();
+      const message = box.value.trim();
+      if (!message || this.run) return;
+      box.value = "";
+      this.fit();
+      this.ask({ message, mode: by("mode").value, conversation: this.conversation });
+    });
+    box.addEventListener("input", () => this.fit());
+    box.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+      event.preventDefault();
+      by("composer").requestSubmit();
+    });
+    by("stop").addEventListener("click", () => this.stop());
+    by("fresh").addEventListener("click", () => this.fresh());
+    by("side-open").addEventListener("click", () => this.side(by("side").dataset.open === undefined));
+    by("earlier").addEventListener("click", () => this.load(this.before));
+    by("examples").addEventListener("click", (event) => {
+      const example = event.target.closest("button");
+      if (!example || this.run) return;
+      this.ask({ message: example.textContent, mode: example.dataset.mode, conversation: null });
+    });
+    shortcut("n", "New conversation", { action: () => (go("chat"), this.fresh()) });
+    shortcut("Escape", "Stop the answer", { view: "chat", action: () => this.stop() });
+    shortcut("Enter", "Send, in the message box; Shift+Enter begins a line", { view: "chat" });
+  }
+
+  async show(id) {
+    this.list.load();
+    if (!this.begun) {
+      this.begun = true;
+      const left = interrupted();
+      if (left && (!id || id === left.conversation)) {
+        if (left.conversation) await this.showStored(left.conversation, left.message);
+        this.ask(left, true);
+        return;
+      }
+    }
+    if (id && id !== this.conversation && !this.run) await this.showStored(id);
+    else if (id && id !== this.conversation) this.stay();
+    else if (!id && this.conversation) rename("chat", this.conversation);
+    this.welcome();
+    if (matchMedia("(min-width: 60rem)").matches) by("message").focus({ preventScroll: true });
+  }
+
+  /** A run goes on in another conversation than was asked for. */
+  stay() {
+    rename("chat", this.conversation ?? "");
+    by("chat-note").textContent = "An answer is on its way here. Stop it to open another conversation.";
+    this.closeSide();
+  }
+
+  async showStored(id, without = "") {
+    by("log").replaceChildren();
+    this.conversation = id;
+    this.closeSide();
+    await this.load(null, without);
+  }
+
+  /** A page of stored messages, the latest or those before a number. */
+  async load(before, without = "") {
+    const id = this.conversation;
+    const log = by("log");
+    log.setAttribute("aria-busy", "true");
+    try {
+      const page = await get(`/conversations/${encodeURIComponent(id)}?limit=100${before ? `&before=${before}` : ""}`);
+      if (id !== this.conversation) return;
+      const { messages } = page;
+      if (messages.at(-1)?.role === "user" && messages.at(-1).content === without) messages.pop();
+      const height = document.scrollingElement.scrollHeight;
+      log.prepend(...this.turns(messages));
+      this.before = page.before;
+      const seen = document.scrollingElement;
+      seen.scrollTop = before ? seen.scrollTop + seen.scrollHeight - height : seen.scrollHeight;
+    } catch (error) {
+      if (id !== this.conversation) return;
+      this.fresh();
+      by("chat-note").textContent = error instanceof Refused && error.status === 404 ? "That conversation is not there any more." : error.message;
+    } finally {
+      log.removeAttribute("aria-busy");
+      by("earlier").hidden = !this.before;
+      this.list.select(this.conversation ?? "");
+      this.welcome();
+    }
+  }
+
+  turns(messages) {
+    const turns = [];
+    for (const { role, content, metadata } of messages) {
+      if (role === "user" || !turns.length) turns.push(this.turn(role === "user" ? content : "…", true));
+      if (role !== "user") turns.at(-1).recall(content, metadata);
+    }
+    return turns.map((turn) => {
+      turn.end("");
+      return turn.element;
+    });
+  }
+
+  turn(message, settled = false, mode = "auto") {
+    const turn = new Turn(message, {
+      settled,
+      retry: () => !this.run && this.ask({ message, mode: settled ? by("mode").value : mode, conversation: this.conversation }),
+    });
+    return turn;
+  }
+
+  async ask(asked, resumed = false) {
+    by("chat-note").textContent = "";
+    const turn = this.turn(asked.message, false, asked.mode);
+    turn.resumed = resumed;
+    by("log").append(turn.element);
+    const run = (this.run = new Run(asked, (kind, data) => this.take(turn, kind, data)));
+    this.busy(true);
+    turn.element.scrollIntoView({ block: "nearest" });
+    try {
+      await run.follow();
+      if (!turn.ended && run.stopped) turn.end("stopped");
+      else if (!turn.ended) turn.end("its events are no longer kept; the conversation has the answer");
+    } catch (error) {
+      turn.fail(resumed && error.status === 404 ? "The run that went on here is no longer kept. Ask again." : error.message);
+      turn.end("not answered");
+    } finally {
+      this.run = null;
+      this.busy(false);
+      announce(turn.text ? `Answer: ${turn.text}` : "No answer.");
+      this.list.load();
+    }
+  }
+
+  take(turn, kind, data) {
+    turn.take(kind, data);
+    if (kind === "done" && data.conversation_id) {
+      this.conversation = data.conversation_id;
+      this.list.select(data.conversation_id);
+      if (document.body.dataset.view === "chat") rename("chat", data.conversation_id);
+    }
+    follow();
+  }
+
+  async stop() {
+    if (!this.run || this.run.stopped) return;
+    try {
+      await this.run.stop();
+    } catch (error) {
+      if (error.status !== 404) by("chat-note").textContent = error.message; // 404: it has ended meanwhile
+    }
+  }
+
+  fresh() {
+    if (this.run) return;
+    this.conversation = this.before = null;
+    by("log").replaceChildren();
+    by("earlier").hidden = true;
+    by("chat-note").textContent = "";
+    this.list.select("");
+    this.closeSide();
+    rename("chat");
+    this.welcome();
+    by("message").focus();
+  }
+
+  busy(is) {
+    by("send").disabled = by("fresh").disabled = is;
+    by("send").hidden = is;
+    by("stop").hidden = !is;
+    this.welcome();
+    if (!is && document.body.dataset.view === "chat" && !document.querySelector("dialog[open]")) by("message").focus({ preventScroll: true });
+  }
+
+  welcome() {
+    by("welcome").hidden = by("log").childElementCount > 0 || by("log").ariaBusy === "true";
+  }
+
+  fit() {
+    const box = by("message");
+    box.style.height = "auto";
+    box.style.height = `${Math.min(box.scrollHeight + 2, innerHeight * 0.4)}px`;
+  }
+
+  side(open) {
+    if (open) by("side").dataset.open = "";
+    else delete by("side").dataset.open;
+    by("side-open").setAttribute("aria-expanded", String(open));
+  }
+
+  closeSide() {
+    this.side(false);
+  }
+}
+
+/** Keep the end in view, unless the reader has scrolled away from it. */
+function follow() {
+  const page = document.scrollingElement;
+  if (page.scrollHeight - page.scrollTop - page.clientHeight < 240) page.scrollTop = page.scrollHeight;
+}

@@ -1,0 +1,81 @@
+/** Following a stream of events for as long as wanted: a connection that breaks is taken up after the last id. */
+
+import { Refused, request } from "./api.js";
+import { connected, forget, lost } from "./connection.js";
+import { readEvents } from "./sse.js";
+
+const SILENT_MS = 45_000; // the server says something every 15 s
+const FIRST_WAIT_MS = 500;
+const LONGEST_WAIT_MS = 10_000;
+
+/**
+ * Follow until `take` says that it has what it came for, the server has nothing more, or the signal comes.
+ * @param {object} options
+ * @param {string} options.name for the banner
+ * @param {(lastId: string | null) => [string, RequestInit?]} options.ask the request after an id
+ * @param {(kind: string, data: any, id: string | null) => boolean | void} options.take true ends it
+ * @param {AbortSignal} options.signal
+ * @param {(response: Response) => void} [options.begun]
+ * @param {string | null} [options.lastId]
+ * @param {boolean} [options.eager] a refusal of the first request is an error, whatever it is
+ * @throws {Refused} when asking again would not help
+ */
+export async function follow({ name, ask, take, signal, begun = () => {}, lastId = null, eager = false }) {
+  let wait = FIRST_WAIT_MS;
+  try {
+    while (!signal.aborted) {
+      const silence = new AbortController();
+      try {
+        const [path, init = {}] = ask(lastId);
+        const headers = { Accept: "text/event-stream", ...init.headers, ...(lastId ? { "Last-Event-ID": lastId } : {}) };
+        const response = await request(path, { ...init, headers, signal: AbortSignal.any([signal, silence.signal]) });
+        connected(name);
+        eager = false;
+        begun(response);
+        if (response.status === 204) return;
+        let timer = setTimeout(() => silence.abort(), SILENT_MS);
+        const heard = () => {
+          clearTimeout(timer);
+          timer = setTimeout(() => silence.abort(), SILENT_MS);
+        };
+        try {
+          for await (const { kind, text, id } of readEvents(response, heard)) {
+            wait = FIRST_WAIT_MS;
+            const ended = text !== null && take(kind, JSON.parse(text), id);
+            lastId = id ?? lastId;
+            if (ended) return;
+          }
+        } finally {
+          clearTimeout(timer);
+        }
+      } catch (error) {
+        if (signal.aborted) return;
+        if (error instanceof Refused) {
+          if (eager || !(error.status >= 500 || error.status === 429 || error.status === 408)) throw error;
+          wait = Math.max(wait, 1000 * (error.retryAfterS ?? 0));
+        } else if (!(error instanceof TypeError || error?.name === "AbortError")) throw error;
+      }
+      if (signal.aborted) return;
+      lost(name);
+      await pause(wait * (0.75 + Math.random() / 2), signal);
+      wait = Math.min(2 * wait, LONGEST_WAIT_MS);
+    }
+  } finally {
+    forget(name);
+  }
+}
+
+/** Wait, or until the machine is online again, or until the signal comes. */
+function pause(ms, signal) {
+  return new Promise((settle) => {
+    const end = () => {
+      clearTimeout(timer);
+      removeEventListener("online", end);
+      signal.removeEventListener("abort", end);
+      settle(undefined);
+    };
+    const timer = setTimeout(end, ms);
+    addEventListener("online", end);
+    signal.addEventListener("abort", end);
+  });
+}
