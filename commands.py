@@ -106,10 +106,14 @@ async def run_there(
         raise ServerError(f"{url}: {error}") from error
 
 
-def running_server(settings: Settings) -> str | None:
-    """The address of the server that runs on the same DATA_DIR, if one does."""
+def running_server(settings: Settings, role: str = "hub") -> str | None:
+    """The address of the server that runs on the same DATA_DIR, if one does: with everything in it, or this role."""
+    return _address(settings, "all") or _address(settings, role)
+
+
+def _address(settings: Settings, role: str) -> str | None:
     with contextlib.suppress(OSError, ValueError, KeyError):
-        announced = json.loads(address_file(settings.data_dir).read_text())
+        announced = json.loads(address_file(settings.data_dir, role).read_text())
         os.kill(announced["pid"], 0)
         url = urlsplit(announced["url"])
         # The file of a server that was killed may name a process that is another one by now.
@@ -146,7 +150,7 @@ async def examine(settings: Settings, *, as_json: bool = False) -> bool:
 
 async def run_sql(settings: Settings, query: str, *, as_json: bool = False) -> bool:
     """Ask the event store: the running server when there is one, else the file itself."""
-    url = running_server(settings)
+    url = running_server(settings, "masterchat")
     if url:
         key = next(iter(settings.api_keys()), None)
         try:
@@ -171,7 +175,7 @@ async def run_sql(settings: Settings, query: str, *, as_json: bool = False) -> b
 
 async def export_events(settings: Settings, folder: Path, since: date | None, until: date | None) -> bool:
     """Write the events as Parquet, a folder a day, and say which days were written."""
-    url = running_server(settings)
+    url = running_server(settings, "masterchat")
     async with AsyncExitStack() as stack:
         source: DaySource
         if url:
@@ -207,7 +211,7 @@ class ServedDays:
 
 async def rebuild_graph(settings: Settings) -> bool:
     """Make the graph in Redis again from the events, in the running server when there is one."""
-    url = running_server(settings)
+    url = running_server(settings, "masterchat")
     async with AsyncExitStack() as stack:
         if url:
             server = await stack.enter_async_context(_server(url, settings))
