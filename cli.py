@@ -324,9 +324,22 @@ def worker(
 
 
 @app.command()
-def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Look at every service that Lumina would use, and say which and why."""
-    from commands import examine
+def doctor(
+    url: Annotated[
+        str | None, typer.Option(help="Ask a running role instead, such as http://127.0.0.1:8000; quick.")
+    ] = None,
+    alive: Annotated[bool, typer.Option("--alive", help="With --url: any answer is well.")] = False,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at every dependency and setting, and say which is used and why; 1 where one does not work."""
+    if url is not None:
+        from serving.probe import probe
+
+        if not probe(url, alive=alive, as_json=as_json):
+            raise typer.Exit(1)
+        return
+    from doctor import examine
 
     _run(examine(_settings(data_dir=data_dir), as_json=as_json))
 

@@ -122,32 +122,6 @@ def _address(settings: Settings, role: str) -> str | None:
     return None
 
 
-async def examine(settings: Settings, *, as_json: bool = False) -> bool:
-    """Open every service, look at it, and say which it is; whether all are well."""
-    from serving.health import look_at
-
-    url = running_server(settings)
-    if url:
-        try:
-            async with masterchat.MasterChat(url) as client:
-                found = await client.health()
-        except masterchat.MasterChatError as error:
-            raise ServerError(f"{url}: {error}") from error
-    else:
-        async with open_runner(settings) as runner:
-            found = await look_at(runner.context)
-    if as_json:
-        print(json.dumps(found, ensure_ascii=False, indent=2, default=str))
-    else:
-        console = Console()
-        for name in ("redis", "qdrant", "duckdb", "llm"):
-            detail = ", ".join(f"{key} {value}" for key, value in found["details"][name].items())
-            mark = "[green]ok[/]" if found[name] == "ok" else f"[red]{escape(found[name])}[/]"
-            console.print(f"{name:<8} {mark}  [dim]{escape(detail)}[/]", highlight=False, soft_wrap=True)
-        console.print(f"{'source':<8} {escape(found['details']['source'])}", highlight=False)
-    return bool(found["status"] == "ok")
-
-
 async def run_sql(settings: Settings, query: str, *, as_json: bool = False) -> bool:
     """Ask the event store: the running server when there is one, else the file itself."""
     url = running_server(settings, "masterchat")

@@ -182,9 +182,8 @@ async def serve(settings: Settings, *, host: str, port: int | None = None, role:
             h11_max_incomplete_event_size=2 * MAX_HEADER_BYTES,
         )
         try:
-            announced = _AnnouncedServer(config, address_file(settings.data_dir, role.name), opened["fan_out"])
-            announced.greeting = _greeting(role, settings)
-            await announced.serve()
+            file = address_file(settings.data_dir, role.name)
+            await _AnnouncedServer(config, file, _greeting(role, settings), opened["fan_out"]).serve()
         except SystemExit as error:
             raise PortTaken(f"port {port} of {host} is in use; choose another with --port") from error
     return True
@@ -208,18 +207,16 @@ def _with_state(app: FastAPI, state: dict[str, Any]) -> Callable[[Scope, Receive
 class _AnnouncedServer(uvicorn.Server):
     """Leaves its address in a file while it is up, and sends who follows its events away when it stops."""
 
-    greeting = "Lumina serves"
-
-    def __init__(self, config: uvicorn.Config, file: Path, fan_out: FanOut | None) -> None:
+    def __init__(self, config: uvicorn.Config, file: Path, greeting: str, fan_out: FanOut | None) -> None:
         super().__init__(config)
-        self._file, self._fan_out = file, fan_out
+        self._file, self._greeting, self._fan_out = file, greeting, fan_out
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
         if self.started:
             url = f"http://{self.config.host}:{self.config.port}"
             self._file.write_text(json.dumps({"url": url, "pid": os.getpid()}))
-            print(f"{self.greeting} on {url}  (Ctrl-C ends it; {url}/docs lists the routes)", flush=True)
+            print(f"{self._greeting} on {url}  (Ctrl-C ends it; {url}/docs lists the routes)", flush=True)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -103,7 +103,7 @@ async def open_runner(
         if source is None and not role.reads:
             source = NoSource()
         if source is None:
-            opened = open_source(await _wiki_source(settings), contact=settings.wiki_contact)
+            opened = open_source(await wiki_source(settings), contact=settings.wiki_contact)
             source = await stack.enter_async_context(opened)
         url = settings.redis_url.get_secret_value() if settings.redis_url else None
         redis = await stack.enter_async_context(open_redis(url, settings.data_dir))
@@ -117,7 +117,7 @@ async def open_runner(
             stack.push_async_callback(embedder.close, CLOSE_S)
         budget = Budget(redis, limit_usd=settings.llm_budget_usd, prices=prices)
         if chat is None:
-            chat = await stack.enter_async_context(open_chat(_chat_config(settings), budget=budget))
+            chat = await stack.enter_async_context(open_chat(chat_config(settings), budget=budget))
         library = Library(redis)
         events = await stack.enter_async_context(_events(settings)) if owns_events else None
         opens_vectors = role.retrieves and (owns_files or settings.qdrant_url is not None)
@@ -212,7 +212,7 @@ def check_role(settings: Settings, role: Role) -> None:
         )
 
 
-async def _wiki_source(settings: Settings) -> str:
+async def wiki_source(settings: Settings) -> str:
     """The configured encyclopaedia, or the sample, built when it is not there."""
     if settings.wiki_source:
         return settings.wiki_source
@@ -249,7 +249,8 @@ async def _open_vectors(
     return opened[0], opened[1]
 
 
-def _chat_config(settings: Settings) -> ChatConfig:
+def chat_config(settings: Settings) -> ChatConfig:
+    """What the settings say of chat models."""
     return ChatConfig(
         provider=settings.llm_provider,
         ollama_url=settings.ollama_url,
