@@ -273,9 +273,9 @@ def compose(ports: dict[str, int]) -> Iterator[Deployment]:
     key = secrets.token_urlsafe(16)
     with tempfile.TemporaryDirectory(prefix="lumina-smoke-") as folder:
         env_file = Path(folder) / "env"
-        env_file.write_text(f"LUMINA_API_KEYS=smoke:{key}\n")
+        env_file.write_text(f"LUMINA_API_KEYS=smoke:{key}\nLLM_PROVIDER=embedded\n")
         published = {f"{role.replace('-', '_').upper()}_PORT": str(port) for role, port in ports.items()}
-        env = {**os.environ, **published, "LUMINA_ENV_FILE": str(env_file), "OLLAMA_URL": ""}
+        env = {**os.environ, **published, "LUMINA_ENV_FILE": str(env_file)}
         command = [*engine, "-p", "lumina-smoke", "-f", str(ROOT / "deploy/compose.yaml")]
         try:
             if subprocess.run([*command, "up", "-d", "--build", *COMPOSED], env=env).returncode:

@@ -203,6 +203,7 @@ async def test_a_holder_that_was_killed_is_waited_for(redis: Redis, tmp_path: Pa
     other.mkdir()
     async with holding(redis, "events", one, ttl_s=1):
         kept = await redis.get("lumina:holder:events")
+        assert kept is not None
     await redis.set("lumina:holder:events", kept, px=500)
     async with holding(redis, "events", other, ttl_s=1):
         assert await redis.get("lumina:holder:events") != kept
