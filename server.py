@@ -183,18 +183,11 @@ async def serve(settings: Settings, *, host: str, port: int | None = None, role:
         )
         try:
             file = address_file(settings.data_dir, role.name)
-            await _AnnouncedServer(config, file, _greeting(role, settings), opened["fan_out"]).serve()
+            does = role.describe(settings.qdrant_url is not None)
+            await _AnnouncedServer(config, file, role, does, opened["fan_out"]).serve()
         except SystemExit as error:
             raise PortTaken(f"port {port} of {host} is in use; choose another with --port") from error
     return True
-
-
-def _greeting(role: Role, settings: Settings) -> str:
-    """Who serves, and what its process alone does."""
-    if role is ALL:
-        return "Lumina serves"
-    does = role.describe(settings.qdrant_url is not None)
-    return f"Lumina's {role.name}{f', which {does},' if does else ''} serves"
 
 
 def _with_state(app: FastAPI, state: dict[str, Any]) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
@@ -207,16 +200,19 @@ def _with_state(app: FastAPI, state: dict[str, Any]) -> Callable[[Scope, Receive
 class _AnnouncedServer(uvicorn.Server):
     """Leaves its address in a file while it is up, and sends who follows its events away when it stops."""
 
-    def __init__(self, config: uvicorn.Config, file: Path, greeting: str, fan_out: FanOut | None) -> None:
+    def __init__(self, config: uvicorn.Config, file: Path, role: Role, does: str, fan_out: FanOut | None) -> None:
         super().__init__(config)
-        self._file, self._greeting, self._fan_out = file, greeting, fan_out
+        self._file, self._role, self._does, self._fan_out = file, role, does, fan_out
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
         if self.started:
             url = f"http://{self.config.host}:{self.config.port}"
             self._file.write_text(json.dumps({"url": url, "pid": os.getpid()}))
-            print(f"{self._greeting} on {url}  (Ctrl-C ends it; {url}/docs lists the routes)", flush=True)
+            who = "Lumina" if self._role is ALL else f"Lumina's {self._role.name}"
+            print(f"{who} serves on {url}  (Ctrl-C ends it; {url}/docs lists the routes)", flush=True)
+            if self._does and self._role is not ALL:
+                print(f"It {self._does}.", flush=True)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

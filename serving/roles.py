@@ -47,7 +47,7 @@ class Role:
         """What its process does that no other may or can; empty when there is nothing."""
         done = {
             "holds the event store": self.events,
-            "holds the vectors, for QDRANT_URL is not set": self.retrieves and not qdrant_server,
+            "holds the vectors (QDRANT_URL is not set)": self.retrieves and not qdrant_server,
             "indexes": self.takes_passages(qdrant_server),
             "runs tasks": self.takes_tasks(qdrant_server),
         }

@@ -181,6 +181,20 @@ async def test_an_indexer_without_a_qdrant_server_is_refused(tmp_path: Path) -> 
             pass
 
 
+async def test_a_second_event_store_on_the_same_redis_is_refused(serve: Serve, tmp_path: Path, redis_url: str) -> None:
+    settings = load_settings(data_dir=tmp_path / "elsewhere", redis_url=redis_url)
+    async with serve("masterchat"):
+        with pytest.raises(HeldElsewhere, match="the events of this Redis"):
+            async with open_runner(settings, role=ROLES["masterchat"]):
+                pass
+
+
+def test_a_role_says_what_it_alone_does() -> None:
+    assert ROLES["hub"].describe(False) == "holds the vectors (QDRANT_URL is not set), indexes, runs tasks"
+    assert ROLES["hub"].describe(True) == ROLES["graph-api"].describe(True) == ""
+    assert ROLES["masterchat"].describe(True) == "holds the event store"
+
+
 async def test_two_stores_do_not_share_a_redis(redis: Redis, tmp_path: Path) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
     one.mkdir()
