@@ -16,6 +16,9 @@ STUDIO := .venv-studio
 LANGGRAPH_CLI := langgraph-cli[inmem]==0.4.40
 PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
 
+# What `make manifests` checks with.
+MANIFESTS := kubernetes-validate==1.37.0
+
 TOPIC ?= Mandelbrot set
 QUESTION ?=
 WIKI_SOURCE ?=
@@ -49,6 +52,14 @@ clients: $(STAMP)  ## LiteLLM, llm and openai, each against a live server, in a 
 	@.venv-clients/bin/pip install -q --disable-pip-version-check $(CLIENTS)
 	@$(BIN)/python benchmarks/clients/drive.py --python .venv-clients/bin/python
 
+manifests: $(STAMP)  ## the Kubernetes manifests against Kubernetes's own schemas, in a venv of their own
+	@test -x .venv-manifests/bin/python || $(PYTHON) -m venv .venv-manifests
+	@.venv-manifests/bin/pip install -q --disable-pip-version-check $(MANIFESTS)
+	@$(BIN)/pytest -n 0 tests/test_kubernetes.py
+
+smoke: $(STAMP)  ## every role as a process on its port, and the smoke test through them
+	@deploy/smoke.sh --local
+
 types: $(STAMP)  ## mypy --strict
 	@$(BIN)/mypy
 
@@ -76,6 +87,6 @@ format: $(STAMP)  ## put the code into the house's format
 	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format -q .
 
 clean:  ## remove the virtual environment and what it kept
-	rm -rf $(VENV) .venv-clients $(STUDIO) .langgraph_api .mypy_cache .pytest_cache .ruff_cache *.egg-info build
+	rm -rf $(VENV) .venv-clients .venv-manifests $(STUDIO) .langgraph_api .mypy_cache .pytest_cache .ruff_cache *.egg-info build
 
-.PHONY: help setup demo serve clients lint types test test-oldest chaos studio-check check format clean
+.PHONY: help setup demo serve clients manifests smoke lint types test test-oldest chaos studio-check check format clean

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Coroutine
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,6 +52,18 @@ TaskId = Annotated[
     str | None, typer.Option(help="Go on with this task from its last checkpoint, or give the task an id.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+
+class RoleName(StrEnum):
+    """The roles of `lumina serve`; serving/roles.py says what each is."""
+
+    all = "all"
+    hub = "hub"
+    graph_api = "graph-api"
+    event_mux = "event-mux"
+    masterchat = "masterchat"
+    indexer = "indexer"
+
 
 STARTED = time.monotonic()
 """What a user waits begins here, with the imports."""
@@ -261,16 +274,26 @@ def prune(
 @app.command()
 def serve(
     host: Annotated[str, typer.Option(help="Address; anything but loopback needs LUMINA_API_KEYS.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port.", show_default="the role's")] = None,
+    role: Annotated[
+        RoleName, typer.Option(help="The part to serve; each role runs in a process of its own, beside the others.")
+    ] = RoleName.all,
     wiki_source: Source = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Everything over HTTP, until Ctrl-C."""
+    """Everything over HTTP, until Ctrl-C; or one part of it.
+
+    Ports: hub 8000, graph-api 8001, event-mux 8100 (WS_PORT), masterchat 8300, indexer 8400. The roles share REDIS_URL
+    or DATA_DIR. masterchat alone holds the event store. Without QDRANT_URL the hub holds the vectors, indexes, and runs
+    tasks; with it indexer indexes, and tasks are for `lumina worker`.
+    """
     from server import serve as run_server
+    from serving.roles import ROLES
 
     settings = _settings(wiki_source=wiki_source, data_dir=data_dir)
-    _open_server_logs(settings, settings.data_dir / "logs" / "serve.log")
-    _run(run_server(settings, host=host, port=port))
+    log = "serve.log" if role is RoleName.all else f"serve-{role.value}.log"
+    _open_server_logs(settings, settings.data_dir / "logs" / log)
+    _run(run_server(settings, host=host, port=port, role=ROLES[role.value]))
 
 
 @app.command()
@@ -301,9 +324,22 @@ def worker(
 
 
 @app.command()
-def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Look at every service that Lumina would use, and say which and why."""
-    from commands import examine
+def doctor(
+    url: Annotated[
+        str | None, typer.Option(help="Ask a running role instead, such as http://127.0.0.1:8000; quick.")
+    ] = None,
+    alive: Annotated[bool, typer.Option("--alive", help="With --url: any answer is well.")] = False,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at every dependency and setting, and say which is used and why; 1 where one does not work."""
+    if url is not None:
+        from serving.probe import probe
+
+        if not probe(url, alive=alive, as_json=as_json):
+            raise typer.Exit(1)
+        return
+    from doctor import examine
 
     _run(examine(_settings(data_dir=data_dir), as_json=as_json))
 

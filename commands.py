@@ -91,10 +91,14 @@ async def run_there(
         raise ServerError(f"{url}: {error}") from error
 
 
-def running_server(settings: Settings) -> str | None:
-    """The address of the server that runs on the same DATA_DIR, if one does."""
+def running_server(settings: Settings, role: str = "hub") -> str | None:
+    """The address of the server that runs on the same DATA_DIR, if one does: with everything in it, or this role."""
+    return _address(settings, "all") or _address(settings, role)
+
+
+def _address(settings: Settings, role: str) -> str | None:
     with contextlib.suppress(OSError, ValueError, KeyError):
-        announced = json.loads(address_file(settings.data_dir).read_text())
+        announced = json.loads(address_file(settings.data_dir, role).read_text())
         os.kill(announced["pid"], 0)
         url = urlsplit(announced["url"])
         # The file of a server that was killed may name a process that is another one by now.
@@ -103,35 +107,9 @@ def running_server(settings: Settings) -> str | None:
     return None
 
 
-async def examine(settings: Settings, *, as_json: bool = False) -> bool:
-    """Open every service, look at it, and say which it is; whether all are well."""
-    from serving.health import look_at
-
-    url = running_server(settings)
-    if url:
-        try:
-            async with masterchat.MasterChat(url) as client:
-                found = await client.health()
-        except masterchat.MasterChatError as error:
-            raise ServerError(f"{url}: {error}") from error
-    else:
-        async with open_runner(settings) as runner:
-            found = await look_at(runner.context)
-    if as_json:
-        print(json.dumps(found, ensure_ascii=False, indent=2, default=str))
-    else:
-        console = Console()
-        for name in ("redis", "qdrant", "duckdb", "llm"):
-            detail = ", ".join(f"{key} {value}" for key, value in found["details"][name].items())
-            mark = "[green]ok[/]" if found[name] == "ok" else f"[red]{escape(found[name])}[/]"
-            console.print(f"{name:<8} {mark}  [dim]{escape(detail)}[/]", highlight=False, soft_wrap=True)
-        console.print(f"{'source':<8} {escape(found['details']['source'])}", highlight=False)
-    return bool(found["status"] == "ok")
-
-
 async def run_sql(settings: Settings, query: str, *, as_json: bool = False) -> bool:
     """Ask the event store: the running server when there is one, else the file itself."""
-    url = running_server(settings)
+    url = running_server(settings, "masterchat")
     if url:
         key = next(iter(settings.api_keys()), None)
         try:

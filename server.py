@@ -6,7 +6,8 @@ import contextlib
 import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +22,12 @@ from errors import LuminaError
 from graphs.application import load_application
 from graphs.runs import Runner
 from memory.fan_out import FanOut
-from serving import (
-    chat,
-    console,
-    documentation,
-    event_export,
-    events,
-    graph,
-    health,
-    langserve,
-    lattice,
-    masterchat,
-    metrics,
-    mux,
-    openai,
-    planner,
-    problems,
-    sources,
-    tasks,
-)
+from serving import console, documentation, langserve, metrics, openai, problems
 from serving.bodies import MAX_HEADER_BYTES, RequestLimits
 from serving.guards import Hosts, Origins
 from serving.headers import EXPOSED, AnswerHeaders
 from serving.http_metrics import CountRequests, HttpMetrics
+from serving.roles import ALL, Role
 from serving.turns import Turns, open_turns
 from serving.usage_log import UsageLog
 from settings import DEFAULT_OWNER, InvalidSettings, Settings, is_loopback
@@ -65,7 +49,8 @@ TurnsOpener = Callable[[Runner], AbstractAsyncContextManager[Turns]]
 def create_app(
     settings: Settings,
     *,
-    open_runner: Opener = services.open_runner,
+    role: Role = ALL,
+    open_runner: Opener | None = None,
     open_turns: TurnsOpener = open_turns,
     host: str | None = None,
 ) -> FastAPI:
@@ -73,7 +58,8 @@ def create_app(
 
     Args:
         settings: Which services, and where.
-        open_runner: Opens them; another one may hand in models or sources of its own.
+        role: The part of Lumina that it is.
+        open_runner: Opens them, those of the role when left out; another one may hand in models or sources of its own.
         host: The address that it is bound to. Without keys, requests for any other name are refused then.
         open_turns: Opens what runs the turns of conversations; another one may have other times.
 
@@ -82,32 +68,13 @@ def create_app(
     """
 
     http_metrics = HttpMetrics()
+    opener = open_runner or partial(services.open_runner, role=role)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        async with (
-            open_runner(settings) as runner,
-            services.open_tasks(runner, settings) as (queue, scheduler),
-            UsageLog(runner.context.streams) as usage_log,
-            open_turns(runner) as turns,
-            services.open_fan_out(runner, settings) as fan_out,
-            services.open_kafka(runner, settings) as kafka,
-        ):
-            yield {
-                "runner": runner,
-                "turns": turns,
-                "fan_out": fan_out,
-                "kafka": kafka,
-                "cors_origins": settings.cors_origins,
-                "tasks": queue,
-                "scheduler": scheduler,
-                "api_keys": settings.api_keys(),
-                "default_owner": DEFAULT_OWNER,
-                "http_metrics": http_metrics,
-                "figures": metrics.FiguresReader(runner, queue),
-                "model_alias": settings.ollama_model,
-                "usage_log": usage_log,
-            }
+        async with AsyncExitStack() as stack:
+            runner = await stack.enter_async_context(opener(settings))
+            yield {**await _open_parts(stack, runner, settings, role, open_turns), "http_metrics": http_metrics}
 
     app = FastAPI(
         title="Lumina",
@@ -121,21 +88,39 @@ def create_app(
     problems.install(app)
     documentation.install(app, with_keys=bool(settings.api_keys()))
     openai.install(app)
-    app.include_router(health.router)
-    app.include_router(metrics.router)
-    app.include_router(masterchat.router)
-    app.include_router(chat.router)
-    app.include_router(planner.router)
-    app.include_router(lattice.router)
-    app.include_router(events.router)
-    app.include_router(event_export.router)
-    app.include_router(graph.router)
-    app.include_router(sources.router)
-    app.include_router(mux.router)
-    app.include_router(tasks.router)
-    app.include_router(langserve.build_router(*load_application(settings.goal_file)))
-    console.install(app)
+    for router in role.routers:
+        app.include_router(router)
+    if role.chats:
+        app.include_router(langserve.build_router(*load_application(settings.goal_file)))
+        console.install(app)
     return app
+
+
+async def _open_parts(
+    stack: AsyncExitStack, runner: Runner, settings: Settings, role: Role, open_turns: TurnsOpener
+) -> dict[str, Any]:
+    """What the routes of a role find in the state of a request; None or missing is what its process does not do."""
+    queue, scheduler = await stack.enter_async_context(services.open_tasks(runner, settings, role))
+    state = {
+        "runner": runner,
+        "cors_origins": settings.cors_origins,
+        "tasks": queue,
+        "scheduler": scheduler,
+        "kafka": None,
+        "fan_out": None,
+        "api_keys": settings.api_keys(),
+        "default_owner": DEFAULT_OWNER,
+        "figures": metrics.FiguresReader(runner, queue),
+        "model_alias": settings.ollama_model,
+    }
+    if role.chats:
+        state["usage_log"] = await stack.enter_async_context(UsageLog(runner.context.streams))
+        state["turns"] = await stack.enter_async_context(open_turns(runner))
+    if role.tells:
+        state["fan_out"] = await stack.enter_async_context(services.open_fan_out(runner, settings))
+    if role.events:
+        state["kafka"] = await stack.enter_async_context(services.open_kafka(runner, settings))
+    return state
 
 
 def _middleware(settings: Settings, host: str | None, http_metrics: HttpMetrics) -> list[Middleware]:
@@ -156,23 +141,36 @@ def _middleware(settings: Settings, host: str | None, http_metrics: HttpMetrics)
     return [*passed, Middleware(RequestLimits, max_body_bytes=settings.max_body_bytes)]
 
 
-def address_file(data_dir: Path) -> Path:
+def address_file(data_dir: Path, role: str = ALL.name) -> Path:
     """Where a running server leaves its address for the other commands."""
-    return data_dir / "server.json"
+    return data_dir / ("server.json" if role == ALL.name else f"server-{role}.json")
 
 
-async def serve(settings: Settings, *, host: str, port: int) -> bool:
+def port_of(settings: Settings, role: Role) -> int:
+    """The port of a role where none is given."""
+    return settings.ws_port if role.name == "event-mux" else role.port
+
+
+async def serve(settings: Settings, *, host: str, port: int | None = None, role: Role = ALL) -> bool:
     """Serve until a signal comes.
 
+    Args:
+        settings: Which services, and where.
+        host: Address to listen on.
+        port: Port to listen on; None for the role's own.
+        role: The part of Lumina to serve.
+
     Raises:
-        InvalidSettings: an address that others can reach, and no keys.
+        InvalidSettings: an address that others can reach, and no keys; or what the role lacks.
         PortTaken: the port is in use.
     """
     if not is_loopback(host) and not settings.api_keys():
         raise InvalidSettings(
             f"--host {host} can be reached from elsewhere: set LUMINA_API_KEYS first, or serve on 127.0.0.1"
         )
-    app = create_app(settings, host=host)
+    services.check_role(settings, role)
+    port = port or port_of(settings, role)
+    app = create_app(settings, role=role, host=host)
     async with app.router.lifespan_context(app) as state:  # not uvicorn's: its start-up errors come as traces
         opened = dict(state or {})
         config = uvicorn.Config(
@@ -190,7 +188,9 @@ async def serve(settings: Settings, *, host: str, port: int) -> bool:
             h11_max_incomplete_event_size=2 * MAX_HEADER_BYTES,
         )
         try:
-            await _AnnouncedServer(config, address_file(settings.data_dir), opened["fan_out"]).serve()
+            file = address_file(settings.data_dir, role.name)
+            does = role.describe(settings.qdrant_url is not None)
+            await _AnnouncedServer(config, file, role, does, opened["fan_out"]).serve()
         except SystemExit as error:
             raise PortTaken(f"port {port} of {host} is in use; choose another with --port") from error
     return True
@@ -206,16 +206,19 @@ def _with_state(app: FastAPI, state: dict[str, Any]) -> Callable[[Scope, Receive
 class _AnnouncedServer(uvicorn.Server):
     """Leaves its address in a file while it is up, and sends who follows its events away when it stops."""
 
-    def __init__(self, config: uvicorn.Config, file: Path, fan_out: FanOut) -> None:
+    def __init__(self, config: uvicorn.Config, file: Path, role: Role, does: str, fan_out: FanOut | None) -> None:
         super().__init__(config)
-        self._file, self._fan_out = file, fan_out
+        self._file, self._role, self._does, self._fan_out = file, role, does, fan_out
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
         if self.started:
             url = f"http://{self.config.host}:{self.config.port}"
             self._file.write_text(json.dumps({"url": url, "pid": os.getpid()}))
-            print(f"Lumina serves on {url}  (Ctrl-C ends it; {url}/docs lists the routes)", flush=True)
+            who = "Lumina" if self._role is ALL else f"Lumina's {self._role.name}"
+            print(f"{who} serves on {url}  (Ctrl-C ends it; {url}/docs lists the routes)", flush=True)
+            if self._does and self._role is not ALL:
+                print(f"It {self._does}.", flush=True)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -230,5 +233,6 @@ class _AnnouncedServer(uvicorn.Server):
 
     async def shutdown(self, sockets: Any = None) -> None:
         self._file.unlink(missing_ok=True)
-        self._fan_out.close("the server stops; connect again")  # or their streams would hold it up
+        if self._fan_out:
+            self._fan_out.close("the server stops; connect again")  # or their streams would hold it up
         await super().shutdown(sockets)

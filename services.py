@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from loguru import logger
 from redis.asyncio import Redis
@@ -26,6 +29,7 @@ from memory.conversations import Conversations
 from memory.events import EventStore, open_events
 from memory.fan_out import FanOut
 from memory.graph import GraphStore
+from memory.holders import holding
 from memory.indexer import Indexer
 from memory.kafka import KafkaForwarder, forget
 from memory.library import Library
@@ -41,10 +45,12 @@ from models.budget import Budget
 from models.chat import Chat, ChatConfig, open_chat
 from models.embeddings import Embedder
 from models.prices import PriceTable, read_prices
-from settings import DEFAULT_OWNER, Settings
+from serving.health import report
+from serving.roles import ALL, Role
+from settings import DEFAULT_OWNER, InvalidSettings, Settings
 from tools.recall import Recall
 from tools.wikipedia.opening import open_source
-from tools.wikipedia.source import WikiSource
+from tools.wikipedia.source import NoSource, WikiSource
 
 CHECKPOINT_TTL_S = 7 * 24 * 3600
 """How long the checkpoints of a task are kept after its last step."""
@@ -66,6 +72,7 @@ async def open_runner(
     settings: Settings,
     *,
     owns_files: bool = True,
+    role: Role = ALL,
     source: WikiSource | None = None,
     chat: Chat | None = None,
     embedder: Embedder | None = None,
@@ -76,6 +83,7 @@ async def open_runner(
         settings: Which services, and where.
         owns_files: Open the DuckDB file and the vectors' folder, and do the background work that belongs to them
             (taking in events, indexing passages). False in a worker beside a server.
+        role: The part of Lumina that runs on them, for which alone things are opened.
         source: Instead of the configured encyclopaedia; whoever made it closes it.
         chat: Instead of the configured chat model.
         embedder: Instead of the configured embedding model.
@@ -83,16 +91,25 @@ async def open_runner(
     Raises:
         LuminaError: one line on what is wrong, before anything was started where that can be known.
     """
+    check_role(settings, role)
+    owns_events = owns_files and role.events
+    owns_folder = owns_files and role.retrieves and settings.qdrant_url is None
+    indexes = owns_files and role.takes_passages(settings.qdrant_url is not None)
     registry, goals = load_application(settings.goal_file)
     prices = PriceTable(read_prices(settings.llm_prices) if settings.llm_prices else None)
     per_minute = limits_of(registry, settings.rate_limit_overrides(registry))
     async with AsyncExitStack() as stack:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
+        if source is None and not role.reads:
+            source = NoSource()
         if source is None:
-            opened = open_source(await _wiki_source(settings), contact=settings.wiki_contact)
+            opened = open_source(await wiki_source(settings), contact=settings.wiki_contact)
             source = await stack.enter_async_context(opened)
         url = settings.redis_url.get_secret_value() if settings.redis_url else None
         redis = await stack.enter_async_context(open_redis(url, settings.data_dir))
+        held = [name for name, held in (("events", owns_events), ("vectors", owns_folder)) if held and url]
+        for name in held:  # the embedded Redis lies in the same DATA_DIR as the files, whose own locks do
+            await stack.enter_async_context(holding(redis, name, settings.data_dir))
         streams = Streams(redis)
         await streams.setup()
         if embedder is None:
@@ -100,18 +117,20 @@ async def open_runner(
             stack.push_async_callback(embedder.close, CLOSE_S)
         budget = Budget(redis, limit_usd=settings.llm_budget_usd, prices=prices)
         if chat is None:
-            chat = await stack.enter_async_context(open_chat(_chat_config(settings), budget=budget))
+            chat = await stack.enter_async_context(open_chat(chat_config(settings), budget=budget))
         library = Library(redis)
-        events = await stack.enter_async_context(_events(settings)) if owns_files else None
-        vectors, messages = await _open_vectors(stack, settings, embedder, owns_files)
+        events = await stack.enter_async_context(_events(settings)) if owns_events else None
+        opens_vectors = role.retrieves and (owns_files or settings.qdrant_url is not None)
+        vectors, messages = await _open_vectors(stack, settings, embedder) if opens_vectors else (None, None)
         jobs = _ingest_jobs(redis, events) if events else {}
         messages_index = None
         if messages:
             behind = Indexer(messages, embedder, library)
             messages_index = VectorMessageIndex(messages, embedder, behind.wake)
             jobs["embed messages"] = behind.run_embedding
-        if vectors and owns_files:
-            jobs |= _index_jobs(redis, Indexer(vectors, embedder, library))
+        if vectors and indexes:
+            member = "indexer-1" if role.events else f"indexer-{socket.gethostname()}-{os.getpid()}"
+            jobs |= _index_jobs(redis, Indexer(vectors, embedder, library), member)
         context = Context(
             redis=redis,
             streams=streams,
@@ -133,20 +152,25 @@ async def open_runner(
 
 
 @asynccontextmanager
-async def open_tasks(runner: Runner, settings: Settings) -> AsyncIterator[tuple[TaskQueue, Scheduler | None]]:
-    """The task queue, with a worker that takes tasks from it and the scheduler of the standing goals.
+async def open_tasks(
+    runner: Runner, settings: Settings, role: Role = ALL
+) -> AsyncIterator[tuple[TaskQueue, Scheduler | None]]:
+    """The task queue, with a worker that takes tasks from it and the scheduler of the standing goals, as the role has.
 
     Without the event store there is no scheduler, and without vectors the worker leaves the kinds that retrieve.
     """
     context = runner.context
     queue = TaskQueue(context.redis)
     kinds = [name for name, kind in KINDS.items() if context.recall or not kind.retrieves]
-    jobs: dict[str, Job] = {"worker": lambda stop: take_tasks(runner, queue, kinds, stop=stop)}
+    jobs: dict[str, Job] = {}
+    if role.takes_tasks(settings.qdrant_url is not None):
+        jobs["worker"] = lambda stop: take_tasks(runner, queue, kinds, stop=stop)
     scheduler = None
     if context.events:
         standing = StandingGoals(runner.goals.standing, context.events, queue, context.streams)
         scheduler = Scheduler(standing, Lock(context.redis, LOCK_NAME), settings.plan_cron)
         jobs["scheduler"] = scheduler.run
+        jobs["report"] = partial(report, context, scheduler)
     async with _background(jobs):
         yield queue, scheduler
 
@@ -176,7 +200,19 @@ async def open_kafka(runner: Runner, settings: Settings) -> AsyncIterator[KafkaF
         yield forwarder
 
 
-async def _wiki_source(settings: Settings) -> str:
+def check_role(settings: Settings, role: Role) -> None:
+    """Say what a role lacks.
+
+    Raises:
+        InvalidSettings: it needs what is not set.
+    """
+    if role.retrieves and not role.chats and settings.qdrant_url is None:
+        raise InvalidSettings(
+            f"--role {role.name} needs QDRANT_URL: without a Qdrant server the hub holds the vectors and indexes itself"
+        )
+
+
+async def wiki_source(settings: Settings) -> str:
     """The configured encyclopaedia, or the sample, built when it is not there."""
     if settings.wiki_source:
         return settings.wiki_source
@@ -192,11 +228,9 @@ async def _events(settings: Settings) -> AsyncIterator[EventStore]:
 
 
 async def _open_vectors(
-    stack: AsyncExitStack, settings: Settings, embedder: Embedder, owns_files: bool
-) -> tuple[VectorStore | None, VectorStore | None]:
-    """The passages and the messages; none in a process that neither owns the folder nor has a server."""
-    if not owns_files and settings.qdrant_url is None:
-        return None, None
+    stack: AsyncExitStack, settings: Settings, embedder: Embedder
+) -> tuple[VectorStore, VectorStore]:
+    """The passages and the messages."""
     dimensions = await embedder.find_dimensions()
     indexes = {"passages": ("owner", "source", "title", "revision"), "messages": ("owner", "conversation_id")}
     opened = [
@@ -215,7 +249,8 @@ async def _open_vectors(
     return opened[0], opened[1]
 
 
-def _chat_config(settings: Settings) -> ChatConfig:
+def chat_config(settings: Settings) -> ChatConfig:
+    """What the settings say of chat models."""
     return ChatConfig(
         provider=settings.llm_provider,
         ollama_url=settings.ollama_url,
@@ -256,11 +291,11 @@ async def _seen(delivered: Sequence[Delivered]) -> None:
     """Viewers follow the planner's log without a group; this member lets the stream be trimmed behind them."""
 
 
-def _index_jobs(redis: Redis, indexer: Indexer) -> dict[str, Job]:
+def _index_jobs(redis: Redis, indexer: Indexer, member: str) -> dict[str, Job]:
     async def take(delivered: Sequence[Delivered]) -> None:
         await indexer.handle(delivered)
 
-    taking = Consumer(redis, keys.PASSAGES_STREAM, "indexer", "indexer-1", take, batch=16)
+    taking = Consumer(redis, keys.PASSAGES_STREAM, "indexer", member, take, batch=16)
     return {"index": taking.run, "embed": indexer.run_embedding}
 
 

@@ -37,7 +37,7 @@ from settings import DEFAULT_OWNER, Settings
 
 async def export_events(settings: Settings, folder: Path, since: date | None, until: date | None) -> bool:
     """Write the events as Parquet, a folder a day, and say which days were written."""
-    url = running_server(settings)
+    url = running_server(settings, "masterchat")
     async with AsyncExitStack() as stack:
         source: DaySource
         if url:
@@ -73,7 +73,7 @@ class ServedDays:
 
 async def rebuild_graph(settings: Settings) -> bool:
     """Make the graph in Redis again from the events, in the running server when there is one."""
-    url = running_server(settings)
+    url = running_server(settings, "masterchat")
     async with AsyncExitStack() as stack:
         if url:
             server = await stack.enter_async_context(_server(url, settings))

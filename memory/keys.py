@@ -164,6 +164,15 @@ def lock(name: str) -> tuple[str, str, str]:
     return f"{root}:held", f"{root}:fence", f"{root}:state"
 
 
+def holder(name: str) -> str:
+    """JSON: the process that holds what only one may hold (expires)."""
+    return f"lumina:holder:{name}"
+
+
+MASTERCHAT_HEALTH = "lumina:health:masterchat"
+"""JSON: how the process that holds the event store last said that it is (expires)."""
+
+
 def rate_limit(owner: str, agent: str) -> str:
     """Number: when an owner's token bucket for an agent is full again (microseconds since the epoch); expires then."""
     return f"lumina:{{{owner}}}:rate_limit:{agent}"

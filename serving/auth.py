@@ -47,6 +47,15 @@ Caller = Annotated[str | None, Depends(_caller)]
 
 
 async def _owner(request: Request, owner: Caller) -> str:
+    return check_owner(request, owner)
+
+
+def check_owner(request: Request, owner: str | None) -> str:
+    """The owner that the request's key stands for.
+
+    Raises:
+        HTTPException: 401, without a valid key.
+    """
     if owner is None:
         sent = "authorization" in request.headers or "x-api-key" in request.headers
         what = "this key is not known" if sent else "a key is needed"

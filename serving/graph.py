@@ -26,6 +26,8 @@ from serving.auth import Owner
 from serving.dependencies import OpenRunner
 
 router = APIRouter(tags=["graph"])
+store = APIRouter(tags=["graph"])
+"""What needs the event store."""
 
 MAX_BATCH = 1_000
 """Nodes or edges of one request."""
@@ -233,7 +235,7 @@ async def get_graph(
     return StreamingResponse(pieces, media_type=media_type, headers=headers)
 
 
-@router.post(
+@store.post(
     "/graph/rebuild", response_class=StreamingResponse, responses={200: {"content": {"application/x-ndjson": {}}}}
 )
 async def rebuild(owner: Owner, runner: OpenRunner) -> StreamingResponse:

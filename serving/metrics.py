@@ -13,21 +13,24 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Request
+from fastapi import APIRouter, Depends, Header, Query, Request
 from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
-from starlette.responses import Response
+from redis.exceptions import RedisError
+from starlette.responses import JSONResponse, Response
 
 from graphs.runs import Runner
 from memory.event_figures import read_figures
 from memory.tasks import TaskQueue
-from serving.auth import Owner
+from serving.auth import Caller, Owner, check_owner
 from serving.dependencies import OpenRunner, Tasks
 from serving.http_metrics import HttpMetrics
 from serving.metric_families import Figures, metric_families, most_used
 
 router = APIRouter(tags=["metrics"])
 
+READY_S = 2.0
+"""A probe is told after so long that Redis does not answer."""
 FRESH_S = 5.0
 """Figures are read again after so long; scrapers and consoles that come together share one reading."""
 
@@ -86,17 +89,31 @@ Reader = Annotated[FiguresReader, Depends(_reader)]
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(
-    _: Owner,
+    request: Request,
+    caller: Caller,
     runner: OpenRunner,
     reader: Reader,
     http: Annotated[HttpMetrics, Depends(_http)],
+    ready: Annotated[bool, Query(description="Only whether this process can work, as JSON; needs no key.")] = False,
     accept: Annotated[str, Header()] = "text/plain",
 ) -> Response:
     """Every figure in Prometheus's text format, or OpenMetrics where the scraper asks for it."""
+    if ready:
+        return await _readiness(runner)
+    check_owner(request, caller)
     encoder, content_type = choose_encoder(accept)
     figures = await reader.read()
     families = [*http.registry.collect(), *metric_families(figures, runner.registry)]
     return Response(encoder(_Collected(families)), media_type=content_type)
+
+
+async def _readiness(runner: Runner) -> JSONResponse:
+    try:
+        async with asyncio.timeout(READY_S):
+            await runner.context.redis.ping()
+    except (RedisError, OSError, TimeoutError):
+        return JSONResponse({"status": "degraded", "redis": "does not answer"}, status_code=503)
+    return JSONResponse({"status": "ok"})
 
 
 @router.get("/metrics/summary")

@@ -30,7 +30,7 @@ from models.embedding_cache import CacheCounts
 from server import create_app
 from services import open_runner
 from serving.turns import open_turns
-from settings import load_settings
+from settings import Settings, load_settings
 from tools.encyclopaedia import ensure_sample
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -124,11 +124,13 @@ Lumina = Callable[..., AbstractAsyncContextManager[Runner]]
 def lumina(tmp_path: Path, sample: Path) -> Lumina:
     """Opens everything on embedded engines in a folder of its own, with the sample, word vectors and a scripted model.
 
-    ``lumina(answers=[…])`` scripts the model; other arguments go to ``open_runner``.
+    ``lumina(answers=[…])`` scripts the model, ``settings`` replaces these; other arguments go to ``open_runner``.
     """
 
-    def open_one(*, answers: Sequence[str] = ("I don't know.",), **overrides: Any) -> Any:
-        settings = load_settings(data_dir=tmp_path / "data", wiki_source=str(sample), redis_url=None)
+    def open_one(
+        *, answers: Sequence[str] = ("I don't know.",), settings: Settings | None = None, **overrides: Any
+    ) -> Any:
+        settings = settings or load_settings(data_dir=tmp_path / "data", wiki_source=str(sample), redis_url=None)
         given: dict[str, Any] = {
             "chat": Chat.from_model(ScriptedModel(answers=list(answers))),
             "embedder": WordEmbedder(),

@@ -17,13 +17,18 @@ from redis.asyncio import Redis
 from ruamel.yaml import YAML
 
 from memory.tasks import TaskQueue
+from serving.roles import ROLES
 from settings import Settings, is_loopback
 
 ROOT = Path(__file__).parents[1]
 COMPOSE: dict[str, Any] = YAML(typ="safe", pure=True).load(ROOT / "deploy/compose.yaml")
+DEFAULTS = re.compile(r"\$\{\w+:-([^}]*)\}")
+"""Where a variable of the shell may replace something; what stands there without one is its group."""
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OWN = [name for name, service in SERVICES.items() if "build" in service]
 """Services that run our image."""
+ROLE_OF = {name: service["command"][2] for name, service in SERVICES.items() if "--role" in service.get("command", ())}
+"""Service → the role that it serves."""
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -83,10 +88,42 @@ def test_every_image_has_a_version() -> None:
 @pytest.mark.parametrize("name", SERVICES)
 def test_every_service_is_checked_without_curl_and_cannot_write_to_its_root(name: str) -> None:
     service = SERVICES[name]
-    assert not {"curl", "wget"} & set(re.findall(r"\w+", " ".join(service["healthcheck"]["test"])))
+    assert not {"curl", "wget"} & set(re.findall(r"\w+", " ".join(service["healthcheck"].get("test", ()))))
+    assert "test" in service["healthcheck"] or service["restart"] == "no", "only what ends by itself has none"
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
-    assert {volume.split(":")[0] for volume in service.get("volumes", [])} <= set(COMPOSE["volumes"])
+    for volume in service.get("volumes", ()):
+        source, _, *options = volume.split(":")
+        assert source in COMPOSE["volumes"] or (source.startswith("./") and options == ["ro"])
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_service_has_limits(name: str) -> None:
+    limits = SERVICES[name]["deploy"]["resources"]["limits"]
+    assert set(limits) == {"cpus", "memory", "pids"}
+
+
+def test_every_role_is_served_and_asked_at_its_own_port() -> None:
+    assert set(ROLE_OF.values()) == set(ROLES) - {"all"}
+    published = {"hub-api": 8000, "graph-api": 8001, "event-mux": 8100, "masterchat": 8300}
+    for name, role in ROLE_OF.items():
+        service = SERVICES[name]
+        words = service["command"]
+        port = int(words[words.index("--port") + 1]) if "--port" in words else ROLES[role].port
+        assert service["healthcheck"]["test"][-1] == f"http://127.0.0.1:{port}"
+        outside = [DEFAULTS.sub(r"\1", given).split(":")[1:] for given in service.get("ports", ())]
+        assert outside == ([[str(published[name]), str(port)]] if name in published else [])
+
+
+def test_one_service_holds_the_event_store_in_a_volume_of_its_own() -> None:
+    holders = [name for name, role in ROLE_OF.items() if ROLES[role].events]
+    assert holders == ["masterchat"]
+    assert [name for name, service in SERVICES.items() if "events:/data" in service.get("volumes", ())] == holders
+
+
+def test_what_is_not_needed_everywhere_waits_for_a_profile() -> None:
+    profiles = {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service}
+    assert profiles == {"ollama-gpu": ["gpu"], "indexer-gpu": ["gpu"], "kafka": ["kafka"]}
 
 
 def test_nothing_is_published_beyond_loopback() -> None:
@@ -99,14 +136,15 @@ def test_nothing_is_published_beyond_loopback() -> None:
 def test_our_services_are_given_settings_that_exist_and_reach_the_others(name: str) -> None:
     environment = SERVICES[name]["environment"]
     assert {variable.lower() for variable in environment} <= set(Settings.model_fields)
-    settings = Settings.model_validate({variable.lower(): value for variable, value in environment.items()})
+    given = {variable: DEFAULTS.sub(r"\1", value) for variable, value in environment.items()}
+    settings = Settings.model_validate({variable.lower(): value for variable, value in given.items()})
     assert settings.redis_url
     assert settings.qdrant_url
     hosts = {re.split("[/:]+", url)[1] for url in (settings.redis_url.get_secret_value(), settings.qdrant_url)}
     assert hosts == set(SERVICES[name]["depends_on"])
     assert hosts <= set(SERVICES)
     assert str(settings.data_dir) == last_stage()["VOLUME"]
-    assert SERVICES[name]["env_file"] == "../.env"
+    assert DEFAULTS.sub(r"\1", SERVICES[name]["env_file"]) == "../.env"
 
 
 def test_the_variables_of_the_image_are_settings_or_belong_to_what_it_runs_on() -> None:
@@ -118,7 +156,7 @@ def test_the_variables_of_the_image_are_settings_or_belong_to_what_it_runs_on() 
 
 def test_the_image_and_compose_look_at_the_server_in_the_same_way() -> None:
     command = last_stage()["HEALTHCHECK"].split("CMD ")[1]
-    assert ["CMD", *json.loads(command)] == SERVICES["hub"]["healthcheck"]["test"]
+    assert ["CMD", *json.loads(command)] == SERVICES["hub-api"]["healthcheck"]["test"]
 
 
 def test_the_build_sees_the_whole_application_and_nothing_else() -> None:
@@ -127,7 +165,7 @@ def test_the_build_sees_the_whole_application_and_nothing_else() -> None:
     let_in = {line[1:] for line in lines if line.startswith("!")}
     packages = {file.parent.name for file in ROOT.glob("*/__init__.py")}
     assert packages
-    data = {"goal_lattice.yml", "goal_lattice.schema.json", "encyclopaedia", "pyproject.toml", "constraints.txt"}
+    data = {"goal_lattice.yml", "goal_lattice.schema.json", "encyclopaedia", "ui", "pyproject.toml", "constraints.txt"}
     assert let_in == packages | data | {"*.py", "LICENSE"}
 
 

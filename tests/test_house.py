@@ -28,20 +28,19 @@ LEVELS = {
     "commands": 8,
     "planning": 9,
     "upkeep": 9,
+    "doctor": 9,
     "task_commands": 9,
     "cli": 10,
     "masterchat": 0,
+    "deploy": 0,
 }
-"""Every module and package of the root; a room may use those below it. ``masterchat`` stands alone."""
+"""Every module and package of the root; a room may use those below it. ``masterchat`` and ``deploy`` stand alone."""
 
-ENTRY_POINTS = {"server", "worker", "studio", "cli", "commands", "planning", "task_commands", "upkeep", "services"}
-OUTSIDE = {".venv", ".venv-clients", ".venv-studio", "build", "tests", "benchmarks", "notebooks"}
-SOURCES = [
-    path
-    for path in sorted(ROOT.rglob("*.py"))
-    if not {".venv", ".venv-clients", ".venv-studio", "build", "tests", "benchmarks", "notebooks"}
-    & set(path.relative_to(ROOT).parts)
-]
+ENTRY_POINTS = {
+    *("server", "worker", "studio", "cli", "commands", "planning", "doctor", "task_commands", "upkeep", "services"),
+}
+OUTSIDE = {".venv", ".venv-clients", ".venv-manifests", ".venv-studio", "build", "tests", "benchmarks", "notebooks"}
+SOURCES = [path for path in sorted(ROOT.rglob("*.py")) if not OUTSIDE & set(path.relative_to(ROOT).parts)]
 
 
 def room(path: Path) -> str:

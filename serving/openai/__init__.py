@@ -4,9 +4,10 @@ from fastapi import FastAPI
 
 from serving.openai import completions, embeddings, errors, models
 
+ROUTERS = (completions.router, models.router, embeddings.router)
+"""The routes; ``install`` makes their errors OpenAI's."""
+
 
 def install(app: FastAPI) -> None:
-    """Add the routes, and answer every error below ``/v1`` as OpenAI does; after the application's own handlers."""
+    """Answer every error below ``/v1`` as OpenAI does; after the application's own handlers."""
     errors.install(app)
-    for module in (completions, models, embeddings):
-        app.include_router(module.router)

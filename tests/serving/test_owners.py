@@ -58,6 +58,7 @@ TABLE: dict[str, Row] = {
     "MOUNT /docs/files": Row("/docs/files/favicon-32x32.png", 200, open=True),
     "MOUNT /ui": Row("/ui/index.html", 200, open=True),
     "GET /health": Row("/health", 200, open=True),
+    "GET /masterchat/health": Row("/masterchat/health", 200, open=True),
     "GET /metrics": Row("/metrics", 200),
     "GET /metrics/summary": Row("/metrics/summary", 200),
     "POST /masterchat/chat": Row(

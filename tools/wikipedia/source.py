@@ -92,3 +92,31 @@ class WikiSource(Protocol):
     async def aclose(self) -> None:
         """Release connections and files."""
         ...
+
+
+class NoSource:
+    """Stands where a process reads nothing, and says so should it be asked all the same."""
+
+    name = "none"
+
+    async def fetch(self, titles: Sequence[str]) -> Fetched:
+        """Raises ``InvalidSource``."""
+        raise _NOT_HERE
+
+    async def revisions(self, titles: Sequence[str]) -> dict[str, str]:
+        """Raises ``InvalidSource``."""
+        raise _NOT_HERE
+
+    async def suggest(self, text: str, limit: int = 5) -> list[str]:
+        """Raises ``InvalidSource``."""
+        raise _NOT_HERE
+
+    async def search(self, text: str, limit: int = 10) -> list[str]:
+        """Raises ``InvalidSource``."""
+        raise _NOT_HERE
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+_NOT_HERE = InvalidSource("this process reads no encyclopaedia; `lumina serve --role hub` and `lumina worker` do")
