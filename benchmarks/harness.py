@@ -79,8 +79,7 @@ def machine_notes() -> dict[str, Any]:
 
 def peer_python() -> Path | None:
     """The Python that has the peers, once ``make bench-peers`` was run."""
-    python = PEERS / "bin" / "python"
-    return python if python.exists() else None
+    return PEERS / "bin" / "python" if (PEERS / ".installed").exists() else None
 
 
 def add_peers() -> None:

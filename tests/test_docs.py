@@ -1,8 +1,8 @@
 """Every command and every piece of Python in the documentation is run, or says above itself why it is not.
 
 The blocks of a page run from top to bottom against one live server on embedded engines, with a stand-in for the model:
-``bash`` and ``console`` in a shell where ``lumina`` is this checkout's, ``python`` in this process. What a ``console`` block
-shows is compared with what is printed; ``…`` stands for anything.
+``bash`` and ``console`` in a shell where ``lumina`` is this checkout's, ``python`` in this process. What a ``console``
+block shows is compared with what is printed; ``…`` stands for anything.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ import io
 import json
 import os
 import re
+import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from langgraph.graph import START, MessagesState, StateGraph
 
@@ -31,6 +34,7 @@ from settings import Settings, load_settings
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 HERE = "127.0.0.1:8000"
+WARM = ROOT / "tests" / "warm_lumina.py"
 REDIS = "redis://localhost:6379"
 
 RUN_ELSEWHERE = {
@@ -44,12 +48,12 @@ WITHOUT_SERVER = {"docs/write_an_agent.md"}
 """Pages whose commands open the engines themselves."""
 
 SEEN = {
-    "README.md": ["Douady", "text/event-stream", "queued"],
+    "README.md": ["Douady", "event: plan", "queued"],
     "docs/index.md": ["Douady", "node.add", "redis"],
     "docs/command_line.md": ["Koch", "summarised[Julia set]", "graph.graphml"],
     "docs/concepts.md": ["crawl"],
-    "docs/configuration.md": ["embedded"],
-    "docs/event_streams.md": ["plan.start", "id: ", "position"],
+    "docs/configuration.md": ["LLM_PROVIDER"],
+    "docs/event_streams.md": ["plan.start", "node.add", "graph_stream="],
     "docs/http.md": ["Douady", "Ada", "202", "Mandelbrot_set", "lumina_"],
     "docs/langserve.md": ["Douady", "Koch"],
     "docs/openai.md": ["Douady", "lumina-qa", "Koch"],
@@ -143,16 +147,31 @@ def test_the_table_of_settings_is_that_of_the_settings_and_the_example() -> None
     assert not re.findall(r"^.*\|  \|$", made, re.MULTILINE), "a variable has no text above it in .env.example"
 
 
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The socket of a process that runs ``lumina`` commands without importing everything each time."""
+    path = tmp_path_factory.mktemp("warm") / "s"
+    with subprocess.Popen([sys.executable, WARM, path, "--serve"]) as process:
+        try:
+            while not path.exists():
+                assert process.poll() is None
+                time.sleep(0.05)
+            yield str(path)
+        finally:
+            process.kill()
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("page", RUNNING)
 async def test_the_blocks_of_a_page_run(
-    page: str, live: Live, tmp_path: Path, sample: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    page: str, warm: str, live: Live, tmp_path: Path, sample: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shell = Shell(tmp_path, sample)
+    shell = Shell(tmp_path, sample, warm)
     monkeypatch.chdir(shell.folder)
     async with _served(page, live, tmp_path) as url:
         shell.replaced = {HERE: url.removeprefix("http://"), REDIS: redis_url}
-        names: dict[str, Any] = {"builder": StateGraph(MessagesState).add_node("say", _say_nothing).add_edge(START, "say")}
+        names: dict[str, Any] = {"builder": _some_graph()}
         said = ""
         for block in BLOCKS:
             if block.page == page and block.runs:
@@ -171,13 +190,23 @@ async def _served(page: str, live: Live, tmp_path: Path) -> AsyncIterator[str]:
     async with live(answers=["Hello, Ada."]) as url:
         announced = address_file(load_settings(data_dir=tmp_path / "data").data_dir)
         announced.write_text(json.dumps({"url": url, "pid": os.getpid()}))
+        await _have_an_event(url)
         yield url
+
+
+async def _have_an_event(url: str) -> None:
+    """As at a server that somebody has used before."""
+    async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+        (await client.post("/nodes", json={"title": "Benoit Mandelbrot"})).raise_for_status()
+        asked = {"sql": "SELECT count(*) FROM events"}
+        while not (await client.post("/events/query", json=asked)).json()["rows"][0][0]:
+            await asyncio.sleep(0.02)
 
 
 class Shell:
     """A folder like the checkout, in which ``lumina`` is this checkout's command."""
 
-    def __init__(self, tmp_path: Path, sample: Path) -> None:
+    def __init__(self, tmp_path: Path, sample: Path, warm: str) -> None:
         self.replaced: dict[str, str] = {}
         self.folder = tmp_path / "folder"
         programs = tmp_path / "bin"
@@ -186,7 +215,7 @@ class Shell:
         for name in ("docs", "goal_lattice.yml"):
             (self.folder / name).symlink_to(ROOT / name)
         lumina = programs / "lumina"
-        lumina.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{ROOT / "cli.py"}" "$@"\n')
+        lumina.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "{WARM}" "{warm}" "$@"\n')
         lumina.chmod(0o755)
         (tmp_path / ".curlrc").write_text("fail-with-body\nconnect-timeout = 20\n")
         unset = {name.upper() for name in Settings.model_fields}
@@ -254,8 +283,13 @@ async def _python(block: Block, shell: Shell, names: dict[str, Any]) -> str:
     return said.getvalue()
 
 
-def _say_nothing(state: MessagesState) -> dict[str, Any]:
-    return {"messages": []}
+def _some_graph() -> Any:
+    """What a reader of the README has already."""
+
+    def say_nothing(state: MessagesState) -> dict[str, Any]:
+        return {"messages": []}
+
+    return StateGraph(MessagesState).add_node("say", say_nothing).add_edge(START, "say")
 
 
 def _hook(name: str) -> Any:

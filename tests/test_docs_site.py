@@ -1,4 +1,4 @@
-"""The documentation as a site: it builds without a warning, and a browser that shows it asks no other host for anything."""
+"""The documentation as a site: it builds without a warning, and a browser asks no other host for anything."""
 
 from __future__ import annotations
 
@@ -83,8 +83,13 @@ def test_the_reference_has_the_docstrings(site: Path) -> None:
             assert word in text, (page, word)
 
 
+def _pages(site: Path) -> list[str]:
+    return [page.relative_to(site).as_posix() for page in sorted(site.rglob("*.html")) if page.name != "404.html"]
+
+
 @pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="no Chromium here; LUMINA_CHROMIUM may name one")
 async def test_no_page_asks_another_host_nor_has_an_error(site: Path, url: str) -> None:
+    pages = _pages(site)
     wrong: list[str] = []
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
@@ -94,9 +99,8 @@ async def test_no_page_asks_another_host_nor_has_an_error(site: Path, url: str) 
         page.on("response", lambda one: wrong.append(f"{one.status} {one.url}") if one.status >= 400 else None)
         page.on("pageerror", lambda error: wrong.append(f"{page.url}: {error}"))
         page.on("console", lambda said: wrong.append(f"{page.url}: {said.text}") if said.type == "error" else None)
-        for built in sorted(site.rglob("*.html")):
-            if built.name != "404.html":
-                await page.goto(f"{url}/{built.relative_to(site).as_posix()}", wait_until="load")
+        for name in pages:
+            await page.goto(f"{url}/{name}", wait_until="load")
         await page.goto(f"{url}/index.html")
         await page.locator("input.md-search__input").fill("fencing token")
         await page.locator(".md-search-result__item").first.wait_for()

@@ -52,7 +52,10 @@ def accepted(field: FieldInfo) -> str:
         return ", ".join(f"`{choice}`" for choice in get_args(kind))
     signs = {"ge": "from", "gt": "above", "le": "to", "lt": "below"}
     bounds = [
-        f"{word} {getattr(rule, sign)}" for rule in field.metadata for sign, word in signs.items() if hasattr(rule, sign)
+        f"{word} {getattr(rule, sign)}"
+        for rule in field.metadata
+        for sign, word in signs.items()
+        if hasattr(rule, sign)
     ]
     return " ".join([KINDS.get(kind, "text"), *bounds])
 
