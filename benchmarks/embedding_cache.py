@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -33,21 +34,28 @@ EXPECTATION = (
 )
 DIMENSIONS = 384
 CALLERS, SHARED_TEXTS = 32, 100
+BATCH_S = 0.2
+"""What the model takes for a batch of theirs."""
 COLD, WARM, HOT = "cold, texts/s", "in Redis, texts/s", "in memory, texts/s"
 TOGETHER, COMPUTED = "32 callers, texts/s", "32 callers, computations of a text"
 
 
-class Instant:
-    """Stands for the model, takes no time, and counts."""
+class Model:
+    """Stands for the model, takes a stated time for a batch, and counts."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float) -> None:
         self.dimensions = DIMENSIONS
         self.computed = 0
+        self._seconds = seconds
 
     def submit(self, texts: Sequence[str], *, urgent: bool) -> Future[Matrix]:
         self.computed += len(texts)
         done: Future[Matrix] = Future()
-        done.set_result(np.full((len(texts), DIMENSIONS), 0.05, np.float32))
+        vectors = np.full((len(texts), DIMENSIONS), 0.05, np.float32)
+        if self._seconds:
+            threading.Timer(self._seconds, done.set_result, [vectors]).start()
+        else:
+            done.set_result(vectors)
         return done
 
 
@@ -58,8 +66,8 @@ def made(count: int) -> list[str]:
     ]
 
 
-def embedder(redis: Redis) -> tuple[Embedder, Instant]:
-    model = Instant()
+def embedder(redis: Redis, seconds: float = 0.0) -> tuple[Embedder, Model]:
+    model = Model(seconds)
     return Embedder(redis=redis, engine=cast(Engine, model)), model
 
 
@@ -70,7 +78,7 @@ async def with_lumina(redis: Redis, texts: list[str], repeats: int) -> Mapping[s
     warm = [await rate(embedder(redis)[0], texts, 1) for _ in range(repeats)]
     found[WARM] = len(warm) / sum(1 / one for one in warm)
     await redis.flushall()
-    shared, model = embedder(redis)
+    shared, model = embedder(redis, BATCH_S)
     began = time.perf_counter()
     await asyncio.gather(*(shared.encode(texts[:SHARED_TEXTS]) for _ in range(CALLERS)))
     found[TOGETHER] = CALLERS * SHARED_TEXTS / (time.perf_counter() - began)
@@ -101,7 +109,7 @@ async def one_mget(redis: Redis, texts: list[str], repeats: int) -> Mapping[str,
 
 async def peer(redis: Redis, path: str, count: int, repeats: int) -> Mapping[str, float]:
     await redis.flushall()
-    return await run_peer("with_cache_backed", path, count, repeats, CALLERS, SHARED_TEXTS)
+    return await run_peer("with_cache_backed", path, count, repeats, CALLERS, SHARED_TEXTS, BATCH_S)
 
 
 async def main(figures: Figures, rounds: int, repeats: int) -> None:

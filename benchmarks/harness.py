@@ -20,6 +20,9 @@ ROOT = Path(__file__).parents[1]
 PEERS = ROOT / ".venv-peers"
 """Where ``make bench-peers`` puts what Lumina is measured against."""
 
+PEER_S = 120.0
+"""A peer that takes longer has hung."""
+
 Work = Callable[[], Awaitable[Mapping[str, float]]]
 """One contender's turn: does the work and gives a value for each measure."""
 
@@ -87,7 +90,7 @@ def add_peers() -> None:
     sys.path += [str(folder) for folder in PEERS.glob("lib/python3*/site-packages")]
 
 
-async def run_peer(script: str, *arguments: str | int) -> dict[str, float]:
+async def run_peer(script: str, *arguments: str | float) -> dict[str, float]:
     """Run ``benchmarks/peers/<script>.py`` in the peers' environment; what it prints last is measures as JSON.
 
     Raises:
@@ -100,7 +103,10 @@ async def run_peer(script: str, *arguments: str | int) -> dict[str, float]:
         str(python), str(path), *map(str, arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     try:
-        out, err = await process.communicate()
+        async with asyncio.timeout(PEER_S):
+            out, err = await process.communicate()
+    except TimeoutError:
+        raise RuntimeError(f"{script} did not end within {PEER_S:.0f} s") from None
     finally:
         if process.returncode is None:
             process.kill()

@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -74,7 +75,7 @@ async def bare(redis: Redis, count: int) -> Mapping[str, float]:
 
     async def work(number: int) -> None:
         streams: dict[bytes | str | memoryview, int | bytes | str | memoryview] = {"bare": ">"}
-        reply = await redis.xreadgroup("workers", f"worker-{number % WORKERS}", streams, count=1)
+        reply: Any = await redis.xreadgroup("workers", f"worker-{number % WORKERS}", streams, count=1)
         await redis.xack("bare", "workers", reply[0][1][0][0])
 
     return {SUBMITTED: await side_by_side(count, submit), RUN: await side_by_side(count, work)}

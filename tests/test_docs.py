@@ -175,10 +175,15 @@ async def test_the_blocks_of_a_page_run(
         said = ""
         for block in BLOCKS:
             if block.page == page and block.runs:
-                run = {"bash": shell.run, "console": shell.compare, "python": lambda one: _python(one, shell, names)}
-                said += await run[block.language](block)
+                said += await _run(block, shell, names)
     for words in SEEN[page]:
         assert words in said, said[-3_000:]
+
+
+async def _run(block: Block, shell: Shell, names: dict[str, Any]) -> str:
+    if block.language == "python":
+        return await _python(block, shell, names)
+    return await (shell.run(block) if block.language == "bash" else shell.compare(block))
 
 
 @asynccontextmanager
