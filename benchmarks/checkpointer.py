@@ -219,7 +219,7 @@ async def savers(redis: Redis, socket: str, folder: str) -> AsyncIterator[dict[s
             from langgraph_checkpoint_aws import AsyncValkeySaver  # type: ignore[import-not-found]  # a peer
             from valkey.asyncio import Valkey
 
-            client = Valkey.from_url(f"unix://{socket}", max_connections=100)
+            client = Valkey.from_url(f"unix://{socket}", max_connections=1_000)
             stack.push_async_callback(client.aclose)
             everyone["valkey"] = AsyncValkeySaver(client)
         if importlib.util.find_spec("langgraph.checkpoint.sqlite"):

@@ -112,6 +112,6 @@ async def main(figures: Figures, rounds: int, count: int) -> None:
 
 if __name__ == "__main__":
     given = options(__doc__, rounds=5).parse_args()
-    collected = Figures("queue", expectation=EXPECTATION)
+    collected = Figures("task_queue", expectation=EXPECTATION)
     asyncio.run(main(collected, rounds_of(given), 500 if given.short else 5_000))
     finish(collected, given)
