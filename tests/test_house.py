@@ -34,7 +34,17 @@ LEVELS = {
 """Every module and package of the root; a room may use those below it. ``masterchat`` stands alone."""
 
 ENTRY_POINTS = {"server", "worker", "studio", "cli", "commands", "planning", "task_commands", "services"}
-OUTSIDE = {".venv", ".venv-clients", ".venv-peers", ".venv-studio", "build", "tests", "benchmarks", "notebooks"}
+OUTSIDE = {
+    ".venv",
+    ".venv-clients",
+    ".venv-peers",
+    ".venv-studio",
+    "build",
+    "tests",
+    "benchmarks",
+    "notebooks",
+    "hooks",
+}
 SOURCES = [path for path in sorted(ROOT.rglob("*.py")) if not OUTSIDE & set(path.relative_to(ROOT).parts)]
 
 
