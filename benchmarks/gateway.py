@@ -1,10 +1,10 @@
 """Passing a chat completion through: Lumina's /v1, a thin FastAPI+httpx proxy, LiteLLM's proxy, the upstream itself.
 
-    python benchmarks/gateway.py --requests 96 --rounds 3 --json gateway.json
+    python -m benchmarks.gateway [--short] [--requests 96]
 
 A fake upstream sends 64 tokens. Every server is a process of its own; the load comes from this one. Each round asks
-all of them in turn, streaming and not, one at a time and 32 at a time; the table has medians over the rounds with
-the least and the greatest. LiteLLM is measured when ``--litellm`` names its program, e.g. of `make clients`' venv.
+all of them in turn, streaming and not, one at a time and 32 at a time. LiteLLM is measured after ``make bench-peers``,
+or when ``--litellm`` names its program.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import json
 import os
-import platform
+import secrets
 import socket
 import statistics
 import subprocess
@@ -32,7 +32,14 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.figures import Figures
+from benchmarks.harness import finish, options, peer_python, rounds_of
+
 TOKENS = 64
+KEY = f"sk-{secrets.token_hex(24)}"
+"""LiteLLM does not start without a key; the others do not look at it."""
 ROOT = Path(__file__).parents[1]
 BODY: dict[str, Any] = {"model": "fake", "messages": [{"role": "user", "content": "Say something."}], "max_tokens": 64}
 MODES = [(streamed, together) for streamed in (True, False) for together in (1, 32)]
@@ -118,7 +125,9 @@ def running(command: list[str], url: str, **environment: str) -> Iterator[str]:
             deadline = time.monotonic() + 120
             while True:
                 with contextlib.suppress(httpx.HTTPError):
-                    httpx.get(f"{url}/v1/models", headers={"authorization": "Bearer any"}, timeout=5, trust_env=False)
+                    httpx.get(
+                        f"{url}/v1/models", headers={"authorization": f"Bearer {KEY}"}, timeout=5, trust_env=False
+                    )
                     break
                 if process.poll() is not None or time.monotonic() > deadline:
                     log.seek(0)
@@ -159,7 +168,8 @@ def servers(litellm: str | None) -> Iterator[dict[str, str]]:
         if litellm:
             config = folder / "litellm.yaml"
             model = {"model": "openai/fake", "api_base": f"{up}/v1", "api_key": "any"}
-            config.write_text(json.dumps({"model_list": [{"model_name": "fake", "litellm_params": model}]}))
+            models = [{"model_name": "fake", "litellm_params": model}]
+            config.write_text(json.dumps({"model_list": models, "general_settings": {"master_key": KEY}}))
             port = free_port()
             start("litellm", [litellm, "--config", str(config), "--port", str(port), "--host", "127.0.0.1"], port)
         yield found
@@ -181,7 +191,7 @@ async def ask(client: httpx.AsyncClient, url: str, streamed: bool) -> tuple[floa
 async def load(url: str, streamed: bool, together: int, requests: int) -> dict[str, float]:
     """Requests a second, and the median seconds to the first byte."""
     limits = httpx.Limits(max_connections=together, max_keepalive_connections=together)
-    headers = {"authorization": "Bearer any"}
+    headers = {"authorization": f"Bearer {KEY}", "accept-encoding": "identity"}
     async with httpx.AsyncClient(limits=limits, timeout=60, trust_env=False, headers=headers) as client:
         await asyncio.gather(*(ask(client, url, streamed) for _ in range(together)))
         left = iter(range(requests))
@@ -198,57 +208,22 @@ async def load(url: str, streamed: bool, together: int, requests: int) -> dict[s
     return {"per_s": requests / seconds, "first_ms": 1000 * statistics.median(firsts)}
 
 
-async def measure(urls: dict[str, str], requests: int, rounds: int) -> list[dict[str, Any]]:
+async def measure(figures: Figures, urls: dict[str, str], requests: int, rounds: int) -> None:
     """Every server in every mode, in turn, round after round."""
-    found: dict[tuple[str, bool, int], list[dict[str, float]]] = {}
     for _ in range(rounds):
         for streamed, together in MODES:
+            label = f"{'streaming' if streamed else 'whole'}, {together} at a time"
             for name, url in urls.items():
                 count = requests if together > 1 else max(16, requests // 4)
-                found.setdefault((name, streamed, together), []).append(await load(url, streamed, together, count))
-    rows = []
-    for (name, streamed, together), runs in found.items():
-        base = found["thin proxy", streamed, together]
-        ratios = [own["per_s"] / limit["per_s"] for own, limit in zip(runs, base, strict=True)]
-        firsts = [own["first_ms"] / limit["first_ms"] for own, limit in zip(runs, base, strict=True)]
-        speeds = [run["per_s"] for run in runs]
-        rows.append(
-            {
-                "server": name,
-                "streamed": streamed,
-                "together": together,
-                "per_s": [min(speeds), statistics.median(speeds), max(speeds)],
-                "to_thin": [min(ratios), statistics.median(ratios), max(ratios)],
-                "first_byte_to_thin": statistics.median(firsts),
-                "first_ms": statistics.median([run["first_ms"] for run in runs]),
-            }
-        )
-    return rows
-
-
-def show(rows: list[dict[str, Any]]) -> None:
-    print(
-        f"\n{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, "
-        f"Python {platform.python_version()}"
-    )
-    print("| server | streamed | together | req/s (min–max) | of the thin proxy (min–max) | first byte ms | of thin |")
-    print("|---|---|---|---|---|---|---|")
-    for row in sorted(rows, key=lambda one: (not one["streamed"], one["together"])):
-        low, middle, high = row["per_s"]
-        least, ratio, most = row["to_thin"]
-        print(
-            f"| {row['server']} | {'yes' if row['streamed'] else 'no'} | {row['together']} "
-            f"| {middle:.0f} ({low:.0f}–{high:.0f}) | {ratio:.2f} ({least:.2f}–{most:.2f}) "
-            f"| {row['first_ms']:.1f} | {row['first_byte_to_thin']:.2f} |"
-        )
+                found = await load(url, streamed, together, count)
+                figures.note(f"{label}: req/s", name, found["per_s"])
+                figures.note(f"{label}: first byte, ms", name, found["first_ms"])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=96)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--litellm", help="the litellm program of another venv")
-    parser.add_argument("--json", type=Path)
+    parser = options(__doc__, rounds=3)
+    parser.add_argument("--requests", type=int, help="96; short: 48")
+    parser.add_argument("--litellm", help="the litellm program of another venv; by default that of the peers")
     parser.add_argument("--serve", choices=["upstream", "thin"], help=argparse.SUPPRESS)
     parser.add_argument("--upstream", help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
@@ -257,11 +232,11 @@ def main() -> None:
         app = upstream_app() if asked.serve == "upstream" else thin_app(asked.upstream)
         uvicorn.run(app, host="127.0.0.1", port=asked.port, log_level="warning")
         return
-    with servers(asked.litellm) as urls:
-        rows = asyncio.run(measure(urls, asked.requests, asked.rounds))
-    show(rows)
-    if asked.json:
-        asked.json.write_text(json.dumps(rows, indent=1))
+    python = peer_python()
+    figures = Figures("gateway")
+    with servers(asked.litellm or (str(python.with_name("litellm")) if python else None)) as urls:
+        asyncio.run(measure(figures, urls, asked.requests or (48 if asked.short else 96), rounds_of(asked)))
+    finish(figures, asked)
 
 
 if __name__ == "__main__":

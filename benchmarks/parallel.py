@@ -2,19 +2,19 @@
 
 Each answer of the source comes 0.2 s late, as an encyclopaedia's over a network does; reading, Redis, the index and the
 event store are real, the model and the embedder stand-ins that take no time. Topics are crawled and summarised. Every
-round works in fresh folders; the two kinds take turns. ``python benchmarks/parallel.py [--rounds 5] [--latency 0.2]``
+round works in fresh folders; the two kinds take turns. ``python -m benchmarks.parallel [--short]``
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import statistics
 import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +25,8 @@ from langchain_core.language_models import FakeListChatModel
 from numpy.typing import NDArray
 
 from agents.spec import RunRequest
+from benchmarks.figures import Figures
+from benchmarks.harness import finish, options, rounds_of, take_turns
 from graphs.runs import Runner, new_task_id
 from models.chat import Chat
 from models.embeddings import Embedder
@@ -107,25 +109,25 @@ async def run(runner: Runner, topics: Sequence[str], max_nodes: int) -> None:
         raise SystemExit(done["outcome"]["reason"])
 
 
-async def compare(rounds: int, latency_s: float, max_nodes: int) -> None:
+async def compare(figures: Figures, rounds: int, latency_s: float, max_nodes: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         sample = ensure_sample(Path(name) / "sample.zim")
-        together, apart = [], []
         async with open_source(str(sample), contact="") as opened:
             source = Late(opened, latency_s)
-            for number in range(rounds):
-                together.append(await timed(Path(name) / f"p{number}", source, [TOPICS], max_nodes))
-                apart.append(await timed(Path(name) / f"s{number}", source, [[t] for t in TOPICS], max_nodes))
-    ratios = [one / other for one, other in zip(together, apart, strict=True)]
-    print(f"{len(TOPICS)} topics, {max_nodes} pages each, latency {latency_s:g} s, {rounds} rounds; median (min–max)")
-    for label, values, unit in (("parallel", together, " s"), ("sequential", apart, " s"), ("ratio", ratios, "")):
-        print(f"{label:<11} {statistics.median(values):5.2f} ({min(values):.2f}–{max(values):.2f}){unit}")
+            folders = (Path(name) / str(number) for number in count())
+
+            async def turn(requests: Sequence[Sequence[str]]) -> Mapping[str, float]:
+                return {"two topics, s": await timed(next(folders), source, requests, max_nodes)}
+
+            ways = {"lumina": partial(turn, [TOPICS]), "one after the other": partial(turn, [[t] for t in TOPICS])}
+            await take_turns(figures, ways, rounds)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = options(__doc__, rounds=5)
     parser.add_argument("--latency", type=float, default=0.2)
     parser.add_argument("--max-nodes", type=int, default=10)
     given = parser.parse_args()
-    asyncio.run(compare(given.rounds, given.latency, given.max_nodes))
+    collected = Figures("parallel")
+    asyncio.run(compare(collected, rounds_of(given), given.latency, given.max_nodes))
+    finish(collected, given)

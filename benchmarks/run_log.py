@@ -1,13 +1,11 @@
 """What the log of a chat's run costs: events a second into Redis in batches, beside one round trip for each.
 
-``python benchmarks/run_log.py [--events 20000]``; an embedded Redis in a folder of its own.
+``python -m benchmarks.run_log [--short]``; an embedded Redis in a folder of its own.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import statistics
 import sys
 import tempfile
 import time
@@ -15,12 +13,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.figures import Figures
+from benchmarks.harness import finish, options, rounds_of
 from graphs.runs import RunEvent
 from memory.redis_server import open_redis
 from memory.run_log import RunHead, RunLogs
 from serving.turns import EventLog
-
-ROUNDS = 3
 
 
 async def batched(logs: RunLogs, task_id: str, events: int) -> float:
@@ -50,19 +48,17 @@ async def one_by_one(logs: RunLogs, task_id: str, events: int) -> float:
     return events / (time.perf_counter() - started)
 
 
-async def main(events: int) -> None:
+async def main(figures: Figures, rounds: int, events: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         async with open_redis(None, Path(folder)) as redis:
             logs = RunLogs(redis)
-            found: dict[str, list[float]] = {"batched": [], "one by one": []}
-            for number in range(ROUNDS):
-                found["batched"].append(await batched(logs, f"b{number}", events))
-                found["one by one"].append(await one_by_one(logs, f"o{number}", events // 10))
-    for name, rates in found.items():
-        print(f"{name:<12} {statistics.median(rates):>10,.0f} events/s")
+            for number in range(rounds):
+                figures.note("events/s", "lumina", await batched(logs, f"b{number}", events))
+                figures.note("events/s", "a round trip each", await one_by_one(logs, f"o{number}", events // 10))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, default=20_000)
-    asyncio.run(main(parser.parse_args().events))
+    given = options(__doc__, rounds=5).parse_args()
+    collected = Figures("run_log")
+    asyncio.run(main(collected, rounds_of(given), 5_000 if given.short else 20_000))
+    finish(collected, given)

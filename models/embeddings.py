@@ -45,7 +45,9 @@ class Embedder(Embeddings):
         cache_size: vectors kept in memory.
         ttl_s: life of a vector in Redis.
         prefix: put before the names of the keys in Redis.
-        threads, precision, device: see ``models.embedding_engine.Engine``.
+        threads: cores that the engine uses; see ``models.embedding_engine.Engine``, which takes the next two as well.
+        precision: of matrix products.
+        device: where the model runs.
         engine: one that several embedders share, instead; whoever opened it closes it.
     """
 

@@ -39,7 +39,10 @@ LEVELS = {
 ENTRY_POINTS = {
     *("server", "worker", "studio", "cli", "commands", "planning", "doctor", "task_commands", "upkeep", "services"),
 }
-OUTSIDE = {".venv", ".venv-clients", ".venv-manifests", ".venv-studio", "build", "tests", "benchmarks", "notebooks"}
+OUTSIDE = {
+    *(".venv", ".venv-clients", ".venv-manifests", ".venv-peers", ".venv-studio"),
+    *("build", "tests", "benchmarks", "notebooks", "hooks"),
+}
 SOURCES = [path for path in sorted(ROOT.rglob("*.py")) if not OUTSIDE & set(path.relative_to(ROOT).parts)]
 
 

@@ -89,7 +89,7 @@ ASKED = [
 
 async def test_the_transcripts_of_the_documentation_are_what_is_said(lumina: Lumina) -> None:
     page = (ROOT / "docs/planner.md").read_text()
-    transcripts = re.findall(r"```\n\$ lumina plan --explain [^\n]+\n(.*?)```", page, re.DOTALL)
+    transcripts = re.findall(r"```console\n\$ lumina plan --explain [^\n]+\n(.*?)```", page, re.DOTALL)
     async with lumina(chat=None) as runner:  # the embedded model, which nothing here starts
         told = [await describe_request(runner, asked, "local") for asked in ASKED[:2]]
         async for _ in runner.stream(RunRequest(**{**ASKED[0], "intent": "crawl"}), "crawl"):

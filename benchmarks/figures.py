@@ -1,0 +1,114 @@
+"""What a benchmark found: a value a round of each measure and contender, as a table, as JSON, as a picture.
+
+A ratio is the median of the rounds' own ratios, for whatever else the machine does slows a whole round.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+OURS = "lumina"
+
+
+class Figures:
+    """Collects the values of one benchmark.
+
+    A measure's name says its unit ("puts/s", "ready, s"). Whether more is better is for the reader to see.
+    """
+
+    def __init__(self, bench: str, *, expectation: str = "") -> None:
+        self.bench = bench
+        self.expectation = expectation
+        """What was written down before the first measurement."""
+        self.found: dict[str, dict[str, list[float]]] = {}
+
+    def note(self, measure: str, who: str, value: float) -> None:
+        """Keep the value of a round."""
+        self.found.setdefault(measure, {}).setdefault(who, []).append(value)
+
+    def ratios(self, measure: str, who: str) -> list[float]:
+        """Lumina's value over this contender's, round by round; none where one of them took no part in every round."""
+        ours, theirs = self.found[measure].get(OURS, []), self.found[measure][who]
+        if len(ours) != len(theirs) or who == OURS:
+            return []
+        return [mine / other for mine, other in zip(ours, theirs, strict=True) if other]
+
+    def table(self) -> str:
+        """Markdown: a line for each measure and contender."""
+        lines = ["| | | median (min–max) | lumina ÷ this |", "|---|---|---|---|"]
+        for measure, by_who in self.found.items():
+            for place, (who, values) in enumerate(by_who.items()):
+                ratios = self.ratios(measure, who)
+                said = spread(ratios, "{:.2f}") if ratios else ""
+                lines.append(f"| {'' if place else measure} | {who} | {spread(values, number_form(values))} | {said} |")
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, with the values of every round."""
+        summary = {
+            measure: {
+                who: {
+                    "median": statistics.median(values),
+                    "min": min(values),
+                    "max": max(values),
+                    "rounds": values,
+                    "lumina_ratio": statistics.median(self.ratios(measure, who)) if self.ratios(measure, who) else None,
+                }
+                for who, values in by_who.items()
+            }
+            for measure, by_who in self.found.items()
+        }
+        return {"bench": self.bench, "expectation": self.expectation, "measures": summary}
+
+    def plot(self, path: Path) -> None:
+        """Bars for each measure, with lines from the least to the greatest value."""
+        import matplotlib as mpl
+
+        mpl.use("Agg")
+        from matplotlib import pyplot
+
+        width = 3
+        rows = -(-len(self.found) // width)
+        figure, cells = pyplot.subplots(
+            rows, min(width, len(self.found)), squeeze=False, figsize=(11, 0.7 + 2.3 * rows)
+        )
+        for cell in cells.flat[len(self.found) :]:
+            cell.set_visible(False)
+        for cell, (measure, by_who) in zip(cells.flat, self.found.items(), strict=False):
+            names = list(by_who)
+            medians = [statistics.median(by_who[name]) for name in names]
+            below = [median - min(by_who[name]) for name, median in zip(names, medians, strict=True)]
+            above = [max(by_who[name]) - median for name, median in zip(names, medians, strict=True)]
+            colours = ["#0b7285" if name == OURS else "#adb5bd" for name in names]
+            cell.barh(names, medians, xerr=[below, above], color=colours, ecolor="#495057", capsize=2)
+            cell.invert_yaxis()
+            cell.set_title(measure, fontsize=9)
+            cell.tick_params(labelsize=8)
+        figure.suptitle(self.bench, fontsize=11)
+        figure.tight_layout()
+        figure.savefig(path, dpi=110)
+        pyplot.close(figure)
+
+    def save(self, folder: Path, machine: dict[str, Any]) -> None:
+        """Write ``<bench>.json``, ``.md`` and ``.png`` into a folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        whole = {**self.to_json(), "machine": machine}
+        (folder / f"{self.bench}.json").write_text(json.dumps(whole, indent=1) + "\n")
+        (folder / f"{self.bench}.md").write_text(self.table() + "\n")
+        self.plot(folder / f"{self.bench}.png")
+
+
+def number_form(values: Sequence[float]) -> str:
+    """A format with about three digits for numbers of this size."""
+    size = abs(statistics.median(values))
+    return "{:,.0f}" if size >= 100 else "{:.1f}" if size >= 10 else "{:.2f}" if size >= 0.1 else "{:.4f}"
+
+
+def spread(values: Sequence[float], form: str) -> str:
+    """Median and, where there is more than one value, the least and the greatest."""
+    median = form.format(statistics.median(values))
+    return f"{median} ({form.format(min(values))}–{form.format(max(values))})" if len(values) > 1 else median
