@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 import services
 from errors import LuminaError
 from graphs.runs import Runner
+from memory.batched_events import BatchedEvents
 from memory.fan_out import FanOut
 from serving import (
     chat,
@@ -41,7 +42,6 @@ from serving.guards import Hosts, Origins
 from serving.headers import EXPOSED, AnswerHeaders
 from serving.http_metrics import CountRequests, HttpMetrics
 from serving.turns import Turns, open_turns
-from serving.usage_log import UsageLog
 from settings import DEFAULT_OWNER, InvalidSettings, Settings, is_loopback
 
 MAX_MESSAGE_BYTES = 16 * 1024
@@ -81,10 +81,11 @@ def create_app(
         async with (
             open_runner(settings) as runner,
             services.open_tasks(runner, settings) as (queue, scheduler),
-            UsageLog(runner.context.streams) as usage_log,
+            BatchedEvents(runner.context.streams) as usage_log,
             open_turns(runner) as turns,
             services.open_fan_out(runner, settings) as fan_out,
             services.open_kafka(runner, settings) as kafka,
+            metrics.FiguresReader(runner, queue, turns, fan_out) as figures,
         ):
             yield {
                 "runner": runner,
@@ -97,7 +98,7 @@ def create_app(
                 "api_keys": settings.api_keys(),
                 "default_owner": DEFAULT_OWNER,
                 "http_metrics": http_metrics,
-                "figures": metrics.FiguresReader(runner, queue),
+                "figures": figures,
                 "model_alias": settings.ollama_model,
                 "usage_log": usage_log,
             }

@@ -69,6 +69,7 @@ class _Planner:
 
     async def step(self, state: RunState, runtime: Runtime[Context]) -> Command[Any]:
         context = self._bound or runtime.context
+        began = time.perf_counter()
         run = view(state, get_config()["configurable"]["thread_id"])
         holding = await check_facts(self._registry, self._goals, context, run)
         update = _walk(state, holding)
@@ -90,6 +91,7 @@ class _Planner:
         decision = decide(self._goals, situation)
         entry = {"round": update["rounds"], "situation": situation.to_json(), "decision": decision.to_json()}
         report("plan", **entry)
+        entry["seconds"] = round(time.perf_counter() - began, 4)
         first = {"request": run.request.model_dump()} if update["rounds"] == 1 else {}
         events = [("plan.start", first)] if first else []
         stopped = self._stopped(update)
