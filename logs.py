@@ -158,15 +158,21 @@ class _Intercepted(logging.Handler):
         logger.patch(say_where).opt(exception=record.exc_info).log(level, "{}", record.getMessage())
 
 
+LEAST_OF_LIBRARIES = logging.INFO
+"""Below this no record of a library is shown: what they tell at DEBUG are the bodies and headers of requests (openai,
+sse_starlette, hpack), and in these are messages and keys."""
+
 NOISY = ("httpx", "httpcore", "urllib3", "asyncio", "sentence_transformers", "aiokafka", "filelock")
 """Libraries whose INFO tells of every request or step."""
 
 
 def _take_in_the_standard_library(level: str) -> None:
-    logging.basicConfig(handlers=[_Intercepted()], level=logging.getLevelName(level), force=True)
+    least = max(LEAST_OF_LIBRARIES, logging.getLevelName(level))
+    logging.basicConfig(handlers=[_Intercepted(least)], level=least, force=True)
     logging.captureWarnings(True)
     for name in NOISY:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         theirs = logging.getLogger(name)
         theirs.handlers, theirs.propagate = [], True
+        theirs.setLevel(logging.NOTSET)

@@ -172,6 +172,7 @@ async def serve(settings: Settings, *, host: str, port: int) -> bool:
             port=port,
             lifespan="off",
             log_level="warning",
+            log_config=None,  # its own would take its records away from the sinks of logs.py
             ws="websockets-sansio",
             ws_max_size=MAX_MESSAGE_BYTES,
             ws_per_message_deflate=False,  # it would compress each frame once a client

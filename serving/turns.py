@@ -162,7 +162,8 @@ class Turns:
 
     def _spawn(self, head: RunHead, hold: Hold, paid: Mapping[str, int] | None = None) -> None:
         log = self._held[head.task_id] = EventLog(self._logs, hold, head.position)
-        task = asyncio.create_task(self._hold(head, hold, log, paid), name=f"run {head.task_id}")
+        with logger.contextualize(task_id=head.task_id, owner=head.owner):  # the task keeps a copy
+            task = asyncio.create_task(self._hold(head, hold, log, paid), name=f"run {head.task_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
