@@ -45,7 +45,9 @@ of its last visit, and never waits for the event store."""
 class FiguresReader:
     """Reads the figures of a process, at most once in ``FRESH_S`` however many ask; closing ends a reading."""
 
-    def __init__(self, runner: Runner, queue: TaskQueue, turns: Turns, fan_out: FanOut) -> None:
+    def __init__(
+        self, runner: Runner, queue: TaskQueue, turns: Turns | None = None, fan_out: FanOut | None = None
+    ) -> None:
         self._runner, self._queue, self._turns, self._fan_out = runner, queue, turns, fan_out
         self._latest: Figures | None = None
         self._read_at = 0.0
@@ -111,8 +113,11 @@ class FiguresReader:
             budget_usd=budget.limit_usd,
             budget_left_usd=left_usd,
             rate_limited=dict(limits.refused) if limits else {},
-            followers={"events": self._fan_out.followers, "runs": self._turns.followers},
-            followers_dropped=self._fan_out.dropped,
+            followers={
+                "events": self._fan_out.followers if self._fan_out else 0,
+                "runs": self._turns.followers if self._turns else 0,
+            },
+            followers_dropped=self._fan_out.dropped if self._fan_out else 0,
         )
 
     async def _budget_left(self) -> float:

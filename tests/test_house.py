@@ -30,8 +30,9 @@ LEVELS = {
     "task_commands": 9,
     "cli": 10,
     "masterchat": 0,
+    "deploy": 0,
 }
-"""Every module and package of the root; a room may use those below it. ``masterchat`` stands alone."""
+"""Every module and package of the root; a room may use those below it. ``masterchat`` and ``deploy`` stand alone."""
 
 ENTRY_POINTS = {"server", "worker", "studio", "cli", "commands", "planning", "task_commands", "services"}
 SOURCES = [
