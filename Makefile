@@ -60,10 +60,20 @@ chaos: $(STAMP)  ## kill, freeze, fill and restart everything, and count what wa
 
 check: lint types test  ## what CI runs
 
+alerts:  ## the alerts and their cases with promtool, Alertmanager's file with amtool
+	@command -v promtool amtool >/dev/null || { echo "promtool and amtool are needed: apt-get install prometheus prometheus-alertmanager"; exit 1; }
+	@promtool check rules deploy/prometheus/alerts.yml
+	@promtool test rules deploy/prometheus/alerts_test.yml
+	@promtool check config --syntax-only deploy/prometheus/prometheus.yml
+	@amtool check-config deploy/alertmanager/alertmanager.yml
+
+dashboards: $(STAMP)  ## Grafana's JSON from deploy/grafana/dashboards.py
+	@$(BIN)/python deploy/grafana/dashboards.py
+
 format: $(STAMP)  ## put the code into the house's format
 	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format -q .
 
 clean:  ## remove the virtual environment and what it kept
 	rm -rf $(VENV) .venv-clients .mypy_cache .pytest_cache .ruff_cache *.egg-info build
 
-.PHONY: help setup demo serve clients lint types test test-oldest chaos check format clean
+.PHONY: help setup demo serve clients lint types test test-oldest chaos check alerts dashboards format clean
