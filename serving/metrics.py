@@ -28,7 +28,7 @@ from memory.event_figures import ModelFigures, read_figures
 from memory.fan_out import FanOut
 from memory.tasks import TaskQueue
 from serving.auth import Owner
-from serving.dependencies import OpenRunner, Tasks
+from serving.dependencies import OpenRunner
 from serving.http_metrics import HttpMetrics
 from serving.metric_families import Figures, build_info, metric_families, most_used
 from serving.turns import Turns
@@ -162,13 +162,17 @@ async def metrics(
 
 
 @router.get("/metrics/summary")
-async def summary(owner: Owner, runner: OpenRunner, reader: Reader, queue: Tasks) -> dict[str, Any]:
+async def summary(
+    _: Owner, request: Request, runner: OpenRunner, reader: Reader, http: Annotated[HttpMetrics, Depends(_http)]
+) -> dict[str, Any]:
     """The same for people: conversations, tokens, vectors, what each agent did, how the graph grew."""
     figures = await reader.read()
     found = figures.events
     agents = {} if found is None else found.agents
     models = [] if found is None else [_model_summary(names, one) for names, one in most_used(found)]
     return {
+        "version": request.app.version,
+        "http": asdict(http.totals()),
         "conversations": found.conversations if found else None,
         "tokens": {
             "input": sum(agent.input_tokens for agent in agents.values()),

@@ -27,6 +27,7 @@ LEVELS = {
     "logs": 1,
     "commands": 8,
     "planning": 9,
+    "watching": 9,
     "task_commands": 9,
     "cli": 10,
     "masterchat": 0,
@@ -34,7 +35,7 @@ LEVELS = {
 }
 """Every module and package of the root; a room may use those below it. ``masterchat`` and ``deploy`` stand alone."""
 
-ENTRY_POINTS = {"server", "worker", "studio", "cli", "commands", "planning", "task_commands", "services"}
+ENTRY_POINTS = {"server", "worker", "studio", "cli", "commands", "planning", "watching", "task_commands", "services"}
 SOURCES = [
     path
     for path in sorted(ROOT.rglob("*.py"))

@@ -1,197 +1,111 @@
-"""Alerts and dashboards: that their files are whole, and that every question in them has an answer."""
+"""`lumina top`: the figures of a running server in a terminal."""
 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
+import os
+import pty
 import re
-import shutil
-import socket
-import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import sys
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import httpx
 import pytest
-from ruamel.yaml import YAML
+from rich.console import Console
+
+from commands import ServerError
+from settings import Settings, load_settings
+from watching import frame, watch
 
 Live = Callable[..., AbstractAsyncContextManager[str]]
-DEPLOY = Path(__file__).parents[1] / "deploy"
-DASHBOARDS = sorted((DEPLOY / "grafana/dashboards").glob("*.json"))
-KEY = "scraper-key"
+ROOT = Path(__file__).parents[1]
+WITHOUT_STORE = {"nodes": None, "edges": None, "nodes_last_hour": None}
 
 
-def needs(program: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(
-        not shutil.which(program), reason=f"{program} is not installed (Debian: prometheus, prometheus-alertmanager)"
-    )
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return load_settings(data_dir=tmp_path / "elsewhere", lumina_api_keys="ada:k1")
 
 
-def read_yaml(name: str) -> Any:
-    return YAML(typ="safe", pure=True).load(DEPLOY / name)
+def drawn(figures: Any, note: str = "") -> str:
+    console = Console(width=80, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123  # ends with the test
+    console.print(frame(figures, "http://lumina", note))
+    console.file.close()
+    return console.export_text()
 
 
-RULES: list[dict[str, Any]] = [
-    rule for group in read_yaml("prometheus/alerts.yml")["groups"] for rule in group["rules"]
-]
-
-
-@pytest.fixture(scope="module")
-def generator() -> ModuleType:
-    """deploy/grafana/dashboards.py, which belongs to no package."""
-    spec = importlib.util.spec_from_file_location("dashboards", DEPLOY / "grafana/dashboards.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    import sys
-
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-def expressions() -> Iterator[tuple[str, str]]:
-    """(where, expression) of every panel."""
-    for file in DASHBOARDS:
-        for panel in json.loads(file.read_text())["panels"]:
-            for target in panel["targets"]:
-                yield f"{file.stem}: {panel['title']}", target["expr"]
-
-
-# --- alerts
-
-
-@needs("promtool")
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["check", "rules", "alerts.yml"],
-        ["test", "rules", "alerts_test.yml"],
-        ["check", "config", "--syntax-only", "prometheus.yml"],
-    ],
-    ids=" ".join,
-)
-def test_promtool_accepts_the_alerts_and_their_cases(command: list[str]) -> None:
-    done = subprocess.run(["promtool", *command], cwd=DEPLOY / "prometheus", capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-@needs("amtool")
-def test_amtool_accepts_the_file_of_the_alertmanager() -> None:
-    file = DEPLOY / "alertmanager/alertmanager.yml"
-    done = subprocess.run(["amtool", "check-config", str(file)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: str(rule["alert"]))
-def test_every_alert_says_what_to_do_and_has_a_case_in_which_it_fires_and_one_in_which_not(
-    rule: dict[str, Any],
+async def test_a_frame_shows_what_was_done_within_eighty_columns(
+    live: Live, settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert rule["annotations"]["summary"]
-    assert len(rule["annotations"]["runbook"]) > 100
-    assert rule["labels"]["severity"] in ("warning", "critical")
-    cases = [case for test in read_yaml("prometheus/alerts_test.yml")["tests"] for case in test["promql_expr_test"]]
-    mine = [bool(case.get("exp_samples")) for case in cases if f'alertname="{rule["alert"]}"' in case["expr"]]
-    assert set(mine) == {True, False}
+    async with live(keys="ada:k1") as url:
+        async with httpx.AsyncClient(base_url=url, headers={"X-API-Key": "k1"}, timeout=60) as client:
+            asked = {"message": "Who proved that it is connected?", "mode": "wiki_qa", "topics": ["Mandelbrot set"]}
+            (await client.post("/masterchat/chat", json={**asked, "max_nodes": 2})).raise_for_status()
+            while not (await client.post("/events/query", json={"sql": "FROM events WHERE type = 'plan.done'"})).json()[
+                "rows"
+            ]:
+                await asyncio.sleep(0.02)
+        assert await watch(settings, url, as_json=True)
+        figures = json.loads(capsys.readouterr().out)
+        assert await watch(settings, url, once=True)
+        assert "orchestrator" in capsys.readouterr().out
+    text = drawn(figures)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text, "nothing is cut off"
+    assert re.search(r"crawl +1 +0 ", text)
+    assert re.search(r"nodes +[1-9]", text)
+    assert re.search(r"conversations +1 ", text)
+    assert re.search(r"planner_log/v1 .*masterchat", text)
+    assert figures["http"]["requests"] >= 1
+    assert figures["http"]["failed"] == 0
 
 
-def test_inhibitions_name_alerts_that_there_are() -> None:
-    known = {rule["alert"] for rule in RULES}
-    rules = read_yaml("alertmanager/alertmanager.yml")["inhibit_rules"]
-    named = {name for rule in rules for name in re.findall(r"Lumina\w+", str(rule))}
-    assert named <= known
+async def test_a_role_without_the_event_store_has_dashes(live: Live, settings: Settings, capsys: Any) -> None:
+    async with live(keys="ada:k1") as url:
+        await watch(settings, url, as_json=True)
+    figures = json.loads(capsys.readouterr().out)
+    text = drawn({**figures, "graph": WITHOUT_STORE, "conversations": None, "planner": None}, "no answer (gone)")
+    assert re.search(r"nodes +–", text)
+    assert "no answer (gone)" in text
 
 
-# --- dashboards
+async def test_without_a_server_it_says_how_to_start_one(settings: Settings) -> None:
+    with pytest.raises(ServerError, match=r"no server runs on .*`lumina serve`"):
+        await watch(settings)
 
 
-def test_the_dashboards_are_what_the_generator_writes(generator: ModuleType) -> None:
-    assert {file.stem for file in DASHBOARDS} == set(generator.DASHBOARDS)
-    for file in DASHBOARDS:
-        assert file.read_text() == generator.text_of(file.stem), "run `make dashboards`"
+async def test_a_refusal_is_one_line(live: Live, settings: Settings) -> None:
+    async with live(keys="ada:another") as url:
+        with pytest.raises(ServerError, match="key") as caught:
+            await watch(settings, url, once=True)
+    assert "\n" not in str(caught.value)
 
 
-def test_panels_have_places_of_their_own_and_the_datasource_that_is_provisioned() -> None:
-    uid = read_yaml("grafana/provisioning/datasources/prometheus.yml")["datasources"][0]["uid"]
-    for file in DASHBOARDS:
-        panels = json.loads(file.read_text())["panels"]
-        assert len({(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}) == len(panels)
-        assert len({panel["id"] for panel in panels}) == len(panels)
-        assert {panel["datasource"]["uid"] for panel in panels} == {uid}
-
-
-@asynccontextmanager
-async def prometheus(url: str, folder: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """A real Prometheus that scrapes a server every second, with our file but for times and addresses."""
-    config = read_yaml("prometheus/prometheus.yml")
-    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-    del config["alerting"]
-    [job] = [job for job in config["scrape_configs"] if job["job_name"] == "lumina"]
-    job["static_configs"] = [{"targets": [url.removeprefix("http://")], "labels": {"role": "hub"}}]
-    config["scrape_configs"] = [job]
-    shutil.copy(DEPLOY / "prometheus/alerts.yml", folder)
-    (folder / "lumina_api_key").write_text(KEY)
-    with (folder / "prometheus.yml").open("w") as file:
-        YAML(typ="safe", pure=True).dump(config, file)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    process = await asyncio.create_subprocess_exec(
-        "prometheus",
-        f"--config.file={folder}/prometheus.yml",
-        f"--storage.tsdb.path={folder}/data",
-        f"--web.listen-address={address}",
-        "--log.level=error",
-        stderr=asyncio.subprocess.DEVNULL,
-    )
+async def test_on_a_terminal_it_goes_on_until_it_is_interrupted(live: Live, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    seen = bytearray()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(ours, lambda: seen.extend(os.read(ours, 65536)))
     try:
-        async with httpx.AsyncClient(base_url=f"http://{address}/api/v1", timeout=30) as client:
-            yield client
+        async with live() as url:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, str(ROOT / "cli.py"), "top", "--url", url, "--data-dir", str(tmp_path)),
+                stdin=theirs, stdout=theirs, stderr=theirs,
+                env={**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "50"},
+            )  # fmt: skip
+            while seen.count(b"Lumina") < 2:  # a second frame
+                await asyncio.sleep(0.05)
+        while b"no answer" not in seen:  # the server has gone, and it is waited for
+            await asyncio.sleep(0.05)
+        process.send_signal(2)
+        assert await process.wait() == 130
+        while b"\x1b[?1049l" not in seen:  # the screen that was there before is back
+            await asyncio.sleep(0.05)
     finally:
-        process.terminate()
-        await process.wait()
-
-
-async def answer_of(client: httpx.AsyncClient, expression: str) -> list[Any]:
-    """What Prometheus answers now; an expression that it cannot read fails the test."""
-    asked = expression.replace("$__rate_interval", "1m")
-    response = await client.get("/query", params={"query": asked})
-    assert response.status_code == 200, f"{asked}: {response.text}"
-    found: list[Any] = response.json()["data"]["result"]
-    return found
-
-
-async def until_scraped(client: httpx.AsyncClient, expression: str) -> None:
-    while True:
-        try:
-            if await answer_of(client, expression):
-                return
-        except httpx.TransportError:
-            pass  # it is not up yet
-        await asyncio.sleep(0.2)
-
-
-@pytest.mark.slow
-@needs("prometheus")
-async def test_every_panel_has_an_answer_after_one_question(live: Live, tmp_path: Path) -> None:
-    headers = {"Authorization": f"Bearer {KEY}"}
-    question = {"message": "Who proved that it is connected?", "mode": "wiki_qa", "topics": ["Mandelbrot set"]}
-    async with live(keys=f"ada:{KEY}") as url, httpx.AsyncClient(base_url=url, headers=headers, timeout=60) as lumina:
-        (await lumina.post("/masterchat/chat", json={**question, "max_nodes": 3})).raise_for_status()
-        async with prometheus(url, tmp_path) as client:
-            # Two scrapes with figures that were read after the question: a rate needs two.
-            await until_scraped(
-                client, "count_over_time(lumina_run_seconds_count[1m]) > 2 and lumina_run_seconds_count > 0"
-            )
-            await until_scraped(client, "lumina_conversations > 0")
-            empty = {where for where, expression in expressions() if not await answer_of(client, expression)}
-            for rule in RULES:
-                await answer_of(client, rule["expr"])
-            listed = (await client.get("/rules")).json()["data"]["groups"]
-    assert not empty
-    health = {rule["name"]: (rule["health"], rule.get("lastError")) for group in listed for rule in group["rules"]}
-    assert set(health) == {rule["alert"] for rule in RULES}
-    assert {state for state, _ in health.values()} <= {"ok", "unknown"}, health
+        loop.remove_reader(ours)
+        os.close(ours)
+        os.close(theirs)
