@@ -33,6 +33,8 @@ _SECRET_SHAPES = re.compile(
 )
 """What looks like a secret, whichever it is: bearer tokens, ``api_key=…``, passwords in addresses."""
 HIDDEN = "***"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+"""What would begin another line, or tell a terminal what to do."""
 
 
 def open_logs(
@@ -107,10 +109,10 @@ def _text_format(clean: Callable[[str], str], *, times: bool, traces: bool) -> C
     head = "<dim>{time:HH:mm:ss}</dim> " if times else ""
 
     def format(record: Record) -> str:
-        record["extra"]["_line"] = clean(" ".join(record["message"].split("\n")))
+        record["extra"]["_line"] = _CONTROL.sub(" ", clean(record["message"]))
         bound = {name: record["extra"][name] for name in BOUND if record["extra"].get(name)}
-        record["extra"]["_bound"] = "".join(f" {name}={value}" for name, value in bound.items())
-        record["extra"]["_error"] = clean(f" – {place}") if (place := _place(record)) else ""
+        record["extra"]["_bound"] = _CONTROL.sub(" ", "".join(f" {name}={value}" for name, value in bound.items()))
+        record["extra"]["_error"] = _CONTROL.sub(" ", clean(f" – {place}")) if (place := _place(record)) else ""
         trace = "{exception}" if traces else ""
         return (
             f"{head}<level>{{level: <8}}</level> {{extra[_line]}}{{extra[_error]}}<dim>{{extra[_bound]}}</dim>\n{trace}"
