@@ -104,10 +104,20 @@ docs-check: $(DOCS)  ## build the site into build/site; every warning is an erro
 
 check: lint types test  ## what CI runs
 
+alerts:  ## the alerts and their cases with promtool, Alertmanager's file with amtool
+	@command -v promtool amtool >/dev/null || { echo "promtool and amtool are needed: apt-get install prometheus prometheus-alertmanager"; exit 1; }
+	@promtool check rules deploy/prometheus/alerts.yml
+	@promtool test rules deploy/prometheus/alerts_test.yml
+	@promtool check config --syntax-only deploy/prometheus/prometheus.yml
+	@amtool check-config deploy/alertmanager/alertmanager.yml
+
+dashboards: $(STAMP)  ## Grafana's JSON from deploy/grafana/dashboards.py
+	@$(BIN)/python deploy/grafana/dashboards.py
+
 format: $(STAMP)  ## put the code into the house's format
 	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format -q .
 
 clean:  ## remove the virtual environment and what it kept
 	rm -rf $(VENV) .venv-clients .venv-manifests $(PEERS) $(STUDIO) .langgraph_api .mypy_cache .pytest_cache .ruff_cache *.egg-info build
 
-.PHONY: help setup demo serve clients manifests smoke lint types test test-oldest chaos bench bench-peers studio-check docs docs-check check format clean
+.PHONY: help setup demo serve clients manifests smoke lint types test test-oldest chaos bench bench-peers studio-check docs docs-check alerts dashboards check format clean

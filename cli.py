@@ -324,6 +324,19 @@ def worker(
 
 
 @app.command()
+def top(
+    url: Annotated[str | None, typer.Option(help="A server elsewhere.", show_default="the one on DATA_DIR")] = None,
+    once: Annotated[bool, typer.Option("--once", help="Show one frame and end.")] = False,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Watch a running server: memory, tasks, agents, streams, cost; again every second, until Ctrl-C."""
+    from watching import watch
+
+    _run(watch(_settings(data_dir=data_dir), url, once=once, as_json=as_json))
+
+
+@app.command()
 def doctor(
     url: Annotated[
         str | None, typer.Option(help="Ask a running role instead, such as http://127.0.0.1:8000; quick.")

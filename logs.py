@@ -33,6 +33,8 @@ _SECRET_SHAPES = re.compile(
 )
 """What looks like a secret, whichever it is: bearer tokens, ``api_key=…``, passwords in addresses."""
 HIDDEN = "***"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+"""What would begin another line, or tell a terminal what to do."""
 
 
 def open_logs(
@@ -107,10 +109,10 @@ def _text_format(clean: Callable[[str], str], *, times: bool, traces: bool) -> C
     head = "<dim>{time:HH:mm:ss}</dim> " if times else ""
 
     def format(record: Record) -> str:
-        record["extra"]["_line"] = clean(" ".join(record["message"].split("\n")))
+        record["extra"]["_line"] = _CONTROL.sub(" ", clean(record["message"]))
         bound = {name: record["extra"][name] for name in BOUND if record["extra"].get(name)}
-        record["extra"]["_bound"] = "".join(f" {name}={value}" for name, value in bound.items())
-        record["extra"]["_error"] = clean(f" – {place}") if (place := _place(record)) else ""
+        record["extra"]["_bound"] = _CONTROL.sub(" ", "".join(f" {name}={value}" for name, value in bound.items()))
+        record["extra"]["_error"] = _CONTROL.sub(" ", clean(f" – {place}")) if (place := _place(record)) else ""
         trace = "{exception}" if traces else ""
         return (
             f"{head}<level>{{level: <8}}</level> {{extra[_line]}}{{extra[_error]}}<dim>{{extra[_bound]}}</dim>\n{trace}"
@@ -158,6 +160,10 @@ class _Intercepted(logging.Handler):
         logger.patch(say_where).opt(exception=record.exc_info).log(level, "{}", record.getMessage())
 
 
+LEAST_OF_LIBRARIES = logging.INFO
+"""Below this no record of a library is shown: what they tell at DEBUG are the bodies and headers of requests (openai,
+sse_starlette, hpack), and in these are messages and keys."""
+
 NOISY = (
     "httpx",
     "httpx2",
@@ -173,7 +179,8 @@ NOISY = (
 
 
 def _take_in_the_standard_library(level: str) -> None:
-    logging.basicConfig(handlers=[_Intercepted()], level=logging.getLevelName(level), force=True)
+    least = max(LEAST_OF_LIBRARIES, logging.getLevelName(level))
+    logging.basicConfig(handlers=[_Intercepted(least)], level=least, force=True)
     logging.captureWarnings(True)
     for name in NOISY:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))

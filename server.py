@@ -21,6 +21,7 @@ import services
 from errors import LuminaError
 from graphs.application import load_application
 from graphs.runs import Runner
+from memory.batched_events import BatchedEvents
 from memory.fan_out import FanOut
 from serving import console, documentation, langserve, metrics, openai, problems
 from serving.bodies import MAX_HEADER_BYTES, RequestLimits
@@ -29,7 +30,6 @@ from serving.headers import EXPOSED, AnswerHeaders
 from serving.http_metrics import CountRequests, HttpMetrics
 from serving.roles import ALL, Role
 from serving.turns import Turns, open_turns
-from serving.usage_log import UsageLog
 from settings import DEFAULT_OWNER, InvalidSettings, Settings, is_loopback
 
 MAX_MESSAGE_BYTES = 16 * 1024
@@ -101,7 +101,7 @@ async def _open_parts(
 ) -> dict[str, Any]:
     """What the routes of a role find in the state of a request; None or missing is what its process does not do."""
     queue, scheduler = await stack.enter_async_context(services.open_tasks(runner, settings, role))
-    state = {
+    state: dict[str, Any] = {
         "runner": runner,
         "cors_origins": settings.cors_origins,
         "tasks": queue,
@@ -110,16 +110,17 @@ async def _open_parts(
         "fan_out": None,
         "api_keys": settings.api_keys(),
         "default_owner": DEFAULT_OWNER,
-        "figures": metrics.FiguresReader(runner, queue),
         "model_alias": settings.ollama_model,
     }
     if role.chats:
-        state["usage_log"] = await stack.enter_async_context(UsageLog(runner.context.streams))
+        state["usage_log"] = await stack.enter_async_context(BatchedEvents(runner.context.streams))
         state["turns"] = await stack.enter_async_context(open_turns(runner))
     if role.tells:
         state["fan_out"] = await stack.enter_async_context(services.open_fan_out(runner, settings))
     if role.events:
         state["kafka"] = await stack.enter_async_context(services.open_kafka(runner, settings))
+    figures = metrics.FiguresReader(runner, queue, state.get("turns"), state["fan_out"])
+    state["figures"] = await stack.enter_async_context(figures)
     return state
 
 

@@ -22,6 +22,7 @@ from graphs.scheduler import LOCK_NAME, Scheduler
 from graphs.standing import StandingGoals
 from graphs.tasks import KINDS, take_tasks
 from memory import keys
+from memory.batched_events import BatchedEvents
 from memory.buckets import TokenBuckets
 from memory.checkpoints import RedisSaver
 from memory.consumers import Consumer
@@ -115,6 +116,7 @@ async def open_runner(
         if embedder is None:
             embedder = Embedder(settings.embedding_model, redis=redis, cache_size=settings.embedding_cache_size)
             stack.push_async_callback(embedder.close, CLOSE_S)
+        said = await stack.enter_async_context(BatchedEvents(streams))
         budget = Budget(redis, limit_usd=settings.llm_budget_usd, prices=prices)
         if chat is None:
             chat = await stack.enter_async_context(open_chat(chat_config(settings), budget=budget))
@@ -137,7 +139,7 @@ async def open_runner(
             checkpoints=RedisSaver(redis, ttl_s=CHECKPOINT_TTL_S),
             library=library,
             graph=GraphStore(redis, streams),
-            conversations=Conversations(redis, messages_index),
+            conversations=Conversations(redis, messages_index, tell=said.add),
             source=source,
             chat=chat,
             embedder=embedder,

@@ -98,6 +98,8 @@ class RateLimits:
     def __init__(self, buckets: TokenBuckets, per_minute: Mapping[str, int]) -> None:
         self.per_minute = dict(per_minute)
         """Agent → runs a minute, of those that are limited."""
+        self.refused = Counter(dict.fromkeys(self.per_minute, 0))
+        """Agent → how often it had to be waited for, in this process."""
         self._buckets = buckets
 
     async def admit(self, owner: str, demand: Demand) -> Admission:
@@ -115,7 +117,9 @@ class RateLimits:
         paid = {name: min(demand.sure[name], limit) for name, limit in limits.items() if name in demand.sure}
         taken = await self._buckets.take(owner, limits, paid, needs=dict.fromkeys(demand.possible, 1))
         if not taken.granted:
-            raise RateLimited(owner, taken.buckets)
+            error = RateLimited(owner, taken.buckets)
+            self.refused[error.agent] += 1
+            raise error
         return Admission(paid, taken.buckets)
 
     async def charge(self, owner: str, agent: str) -> None:

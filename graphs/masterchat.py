@@ -15,6 +15,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Command, Send
+from loguru import logger
 
 from agents.context import Context
 from agents.progress import report
@@ -69,6 +70,7 @@ class _Planner:
 
     async def step(self, state: RunState, runtime: Runtime[Context]) -> Command[Any]:
         context = self._bound or runtime.context
+        began = time.perf_counter()
         run = view(state, get_config()["configurable"]["thread_id"])
         holding = await check_facts(self._registry, self._goals, context, run)
         update = _walk(state, holding)
@@ -90,6 +92,7 @@ class _Planner:
         decision = decide(self._goals, situation)
         entry = {"round": update["rounds"], "situation": situation.to_json(), "decision": decision.to_json()}
         report("plan", **entry)
+        entry["seconds"] = round(time.perf_counter() - began, 4)
         first = {"request": run.request.model_dump()} if update["rounds"] == 1 else {}
         events = [("plan.start", first)] if first else []
         stopped = self._stopped(update)
@@ -185,8 +188,11 @@ def _agent_node(spec: AgentSpec[Any, Any], bound: Context | None) -> Callable[..
     """A node that runs one agent on what the planner sent."""
 
     async def node(work: dict[str, Any], config: RunnableConfig, runtime: Runtime[Context]) -> dict[str, Any]:
-        context = bound or runtime.context
         run = _unpack(work["run"])
+        with logger.contextualize(task_id=run.task_id, agent=spec.name, owner=run.request.owner):
+            return await walk(work, run, config, bound or runtime.context)
+
+    async def walk(work: dict[str, Any], run: RunView, config: RunnableConfig, context: Context) -> dict[str, Any]:
         agent = spec.build(context)
         if "decide" in work and spec.on_failure:
             output = await agent.ainvoke(spec.on_failure(run), config)
@@ -202,6 +208,10 @@ def _agent_node(spec: AgentSpec[Any, Any], bound: Context | None) -> Callable[..
         except LuminaError as error:
             seconds = time.perf_counter() - started
             report("agent", state="failed", text=str(error), seconds=seconds, **told)
+            # Neither its words nor the topic: they may be the asker's, and stand in the event, which is the owner's.
+            logger.warning(
+                "{} failed after {:.2f} s: {}", parse_instance(assignment.way)[0], seconds, type(error).__name__
+            )
             kind = {"transient": error.transient, "exhausted": error.exhausted}
             failure = {**told, "error": str(error), **kind, "attempts": assignment.attempt}
             walked = {**told, "seconds": round(seconds, 3), "ok": False}
@@ -215,6 +225,7 @@ def _agent_node(spec: AgentSpec[Any, Any], bound: Context | None) -> Callable[..
         text = spec.explain(output) if output.carry is None else "more to do"
         report("agent", state="done" if output.carry is None else "step", text=text, seconds=seconds, **told)
         walked = {**told, "seconds": round(seconds, 3), "ok": True}
+        logger.debug("{} took {:.2f} s", parse_instance(assignment.way)[0], seconds)
         if output.carry is None:
             whole = seconds + (work["before"] if assignment.carry else 0.0)  # a crawl may go in several steps
             ended = {**walked, "seconds": round(whole, 3), "usd": output.usage.usd}

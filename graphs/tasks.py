@@ -276,10 +276,18 @@ async def run_task(runner: Runner, lease: Lease, registry: Mapping[str, TaskKind
     Raises:
         RedisError: the queue could not be told; the lease runs out by itself.
     """
+    with logger.contextualize(task_id=lease.task.id, owner=lease.task.owner):
+        await _run_task(runner, lease, registry)
+
+
+async def _run_task(runner: Runner, lease: Lease, registry: Mapping[str, TaskKind]) -> None:
+    task, began = lease.task, time.monotonic()
+    logger.debug("{} task begins, attempt {}", task.kind, task.attempts)
     fail: Callable[[], Awaitable[None]]
     try:
         async with hold(lease):
-            await lease.complete(await registry[lease.task.kind].run(runner, lease))
+            await lease.complete(await registry[task.kind].run(runner, lease))
+        logger.info("{} task complete after {:.1f} s", task.kind, time.monotonic() - began)
         return
     except asyncio.CancelledError:
         await _hand_back(lease)
@@ -288,20 +296,27 @@ async def run_task(runner: Runner, lease: Lease, registry: Mapping[str, TaskKind
         logger.info("{}", error)
         return
     except RateLimited as error:
+        logger.info("{} task waits {:.1f} s for the limit of {}", task.kind, error.retry_after_s, error.agent)
         fail = partial(lease.postpone, error.retry_after_s, str(error))
     except (RedisError, OSError):
         raise
     except (InvalidTask, InvalidRequest, RunExists) as error:
-        fail = partial(lease.fail, str(error), retry=False)
+        fail = _failing(lease, error, retry=False)
     except RunFailed as error:
-        fail = partial(lease.fail, str(error), retry=error.transient)
+        fail = _failing(lease, error, retry=error.transient)
     except LuminaError as error:
-        fail = partial(lease.fail, str(error))
+        fail = _failing(lease, error)
     except Exception as error:  # the outermost frame of a task: one that breaks must not end its worker
-        logger.opt(exception=error).error("{} task {} broke", lease.task.kind, lease.task.id)
+        logger.opt(exception=error).error("{} task {} broke", task.kind, task.id)
         fail = partial(lease.fail, f"{type(error).__name__}: {error}")
     with contextlib.suppress(LeaseLost, TaskCancelled):
         await fail()
+
+
+def _failing(lease: Lease, error: LuminaError, *, retry: bool = True) -> Callable[[], Awaitable[None]]:
+    """How a failed attempt is told to the queue. The log names the error only: its words may be the asker's."""
+    logger.warning("{} task failed at attempt {}: {}", lease.task.kind, lease.task.attempts, type(error).__name__)
+    return partial(lease.fail, str(error), retry=retry)
 
 
 async def _hand_back(lease: Lease) -> None:

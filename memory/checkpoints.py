@@ -24,7 +24,6 @@ from langgraph.checkpoint.base import (
     get_checkpoint_metadata,
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
-from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 
@@ -44,6 +43,7 @@ from memory.checkpoint_records import (
     load_blob,
     load_writes,
 )
+from memory.checkpoint_serializer import StrictSerializer
 from memory.checkpoint_twins import BlockingTwins
 from memory.fencing import ensure_held
 
@@ -77,7 +77,7 @@ class RedisSaver(BlockingTwins):
         serde: SerializerProtocol | None = None,
         cache_bytes: int = 32 * 1024 * 1024,
     ) -> None:
-        super().__init__(serde=serde or JsonPlusSerializer(pickle_fallback=False, allowed_msgpack_modules=None))
+        super().__init__(serde=serde or StrictSerializer())
         if redis.get_encoder().decode_responses:
             raise BadCheckpointRequest("the Redis client decodes responses: make it with decode_responses=False")
         if ttl_s is not None and ttl_s <= 0:

@@ -6,7 +6,7 @@ Every key holds the owner's name, so that another owner's conversation is as unk
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from loguru import logger
@@ -34,7 +34,7 @@ from memory.conversation_items import (
     unknown,
 )
 from memory.conversation_scripts import APPEND, CREATE, RENAME, SLICE
-from memory.streams import now_ms
+from memory.streams import Event, now_ms
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -59,7 +59,13 @@ class Conversations:
     """The conversations of every owner."""
 
     def __init__(
-        self, redis: Redis, index: MessageIndex | None = None, *, max_turns: int = 1_000, ttl_s: float | None = None
+        self,
+        redis: Redis,
+        index: MessageIndex | None = None,
+        *,
+        max_turns: int = 1_000,
+        ttl_s: float | None = None,
+        tell: Callable[..., None] = lambda *events: None,
     ) -> None:
         """Conversations on a Redis client whose replies are bytes.
 
@@ -68,7 +74,9 @@ class Conversations:
             index: Where messages are found again by meaning; without one, ``recall`` finds nothing.
             max_turns: Latest turns kept of each conversation.
             ttl_s: A conversation is dropped so long after its latest turn; None keeps it.
+            tell: Takes a ``chat.message`` event of each turn that was stored; it must not wait.
         """
+        self._tell = tell
         self._redis = redis
         self._index = index
         self._max_turns = max_turns
@@ -131,6 +139,8 @@ class Conversations:
         if reply is None:
             raise unknown(conversation_id)
         stored = [turn_from(owner, id_, value) for value in reply]
+        if stored and stored[0].ts == now:  # what was sent again has its first sending's time, and was told then
+            self._tell(*(_told(owner, id_, turn) for turn in stored))
         if self._index is not None:
             await self._remember(self._index, owner, id_, stored)
         return stored
@@ -265,3 +275,10 @@ class Conversations:
                 pipe.hgetall(keys.conversation(owner, id_)[0])
             heads = await pipe.execute()
         return [conversation_from(id_, fields) for id_, fields in zip(ids, heads, strict=True) if fields]
+
+
+def _told(owner: str, conversation_id: str, turn: Turn) -> Event:
+    """What the event store learns of a turn; never its text."""
+    what = {"conversation_id": conversation_id, "turn_id": turn.id, "role": turn.role, "characters": len(turn.content)}
+    task_id = turn.metadata.get("task_id")
+    return Event("chat.message", {"owner": owner, **what}, task_id=task_id if isinstance(task_id, str) else "")

@@ -74,6 +74,8 @@ class FanOut:
         self.max_queued_events, self.max_queued_chars = max_queued_events, max_queued_chars
         self.reading = True
         """False while Redis does not answer."""
+        self.dropped = 0
+        """How many followers were sent away, for they were too slow or the streams were trimmed before them."""
         self._redis = redis
         self._logs = logs
         self._places: dict[str, str] = {}

@@ -63,6 +63,7 @@ class Follower:
         """Let go of what is queued and end; the first reason counts."""
         if not self._reason:
             self._reason = reason
+            self._fan_out.dropped += 1
             self._queue.clear()
             self._wake.set()
             self._fan_out.leave(self)

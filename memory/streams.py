@@ -241,6 +241,11 @@ class Streams:
             )
         return found
 
+    async def dead_letters(self) -> dict[str, int]:
+        """Stream → entries of it that could not be handled and lie among its dead letters."""
+        counts = await asyncio.gather(*(self._redis.xlen(keys.dead_letters(name)) for name in keys.STREAM_MAX_LENGTH))
+        return dict(zip(keys.STREAM_MAX_LENGTH, counts, strict=True))
+
 
 async def create_group(redis: Redis, stream: str, group: str) -> None:
     """Create a group at the very beginning of a stream, and the stream; nothing happens when they are there."""

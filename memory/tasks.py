@@ -173,6 +173,10 @@ class TaskQueue:
                 pipe.zcard(f"{keys.TASKS_ROOT}status:{status}")
             return dict(zip(get_args(Status), await pipe.execute(), strict=True))
 
+    async def leases(self) -> int:
+        """How many tasks a worker holds now, a dead worker's included until its lease has run out."""
+        return int(await self._redis.zcard(f"{keys.TASKS_ROOT}leases"))
+
     async def cancel(self, task_id: str) -> Task:
         """End a task that has not ended yet; one that is running learns of it at its next renewal.
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 from loguru import logger
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -20,6 +21,7 @@ class HttpMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)  # memory, processor time and start of this process
         labels = ("route", "method")
         self.requests = Counter(
             "lumina_http_requests", "HTTP requests that have ended.", (*labels, "status"), registry=self.registry
@@ -31,6 +33,34 @@ class HttpMetrics:
             buckets=BUCKETS_S,
             registry=self.registry,
         )
+
+    def totals(self) -> HttpTotals:
+        """All routes together, but for those that machines ask all day."""
+        requests = failed = 0
+        below: dict[float, float] = {}
+        for sample in (sample for family in self.registry.collect() for sample in family.samples):
+            if sample.labels.get("route") in QUIET:
+                continue
+            if sample.name == "lumina_http_requests_total":
+                requests += int(sample.value)
+                failed += int(sample.value) * (sample.labels["status"] >= "500")
+            elif sample.name == "lumina_http_request_seconds_bucket":
+                bound = float(sample.labels["le"])
+                below[bound] = below.get(bound, 0) + sample.value
+        known = [bound for bound in sorted(below) if bound <= BUCKETS_S[-1]]
+        p95_s = next((bound for bound in known if below[bound] >= 0.95 * requests), BUCKETS_S[-1])
+        return HttpTotals(requests, failed, p95_s if requests else None)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpTotals:
+    """The requests of people, since this process began."""
+
+    requests: int
+    failed: int
+    """Of these, ended with a status of 500 and above."""
+    p95_s: float | None
+    """The bound of the histogram below which 95 of 100 answers began; None before the first."""
 
 
 QUIET = frozenset({"/health", "/metrics", "/metrics/summary"})

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from itertools import product
+from typing import Any, Literal
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 
-from memory.event_figures import BUCKETS_S, Durations, EventFigures, ModelFigures
+from memory.event_figures import Durations, EventFigures, ModelFigures
 from memory.streams import StreamBacklog
 from models.embedding_cache import CacheCounts
 
 MAX_MODELS = 20
 """Chat models with labels of their own: the most used ones."""
+
+
+Moment = Literal["newest_node_s", "oldest_queued_s", "oldest_lease_s"]
 
 
 @dataclass(frozen=True)
@@ -24,8 +35,12 @@ class Figures:
     events: EventFigures | None
     """None in a process that does not hold the event store."""
     streams: dict[str, StreamBacklog]
+    dead_letters: dict[str, int]
+    """Stream → entries that could not be handled."""
     tasks: dict[str, int]
     """Status → tasks."""
+    leases: int
+    """Tasks that a worker holds."""
     cache: CacheCounts
     passages: int | None
     embedded: int | None
@@ -34,20 +49,45 @@ class Figures:
     """What one run may spend."""
     budget_left_usd: float
     """What the running task that has spent most has left; the whole budget when none runs."""
+    rate_limited: dict[str, int]
+    """Agent → requests and tasks that had to wait for it."""
+    followers: dict[str, int]
+    """What they follow, ``events`` or ``runs`` → clients."""
+    followers_dropped: int
+    """Clients that were sent away, for they were too slow."""
+
+    def age_s(self, moment: Moment) -> float | None:
+        """Seconds since a moment that the event store knows; None when there is none."""
+        since_s = getattr(self.events, moment) if self.events is not None else None
+        return None if since_s is None else round(max(0.0, time.time() - since_s), 1)
 
 
-def metric_families(figures: Figures, agents: Iterable[str]) -> Iterator[Metric]:
+def build_info(version: str) -> Metric:
+    """Always 1; its labels say what runs."""
+    family = InfoMetricFamily("lumina_build", "What runs here.")
+    family.add_metric((), {"version": version, "python": platform.python_version()})
+    return family
+
+
+def metric_families(figures: Figures, agents: Iterable[str], kinds: Iterable[str]) -> Iterator[Metric]:
     """Every figure but the requests'.
 
     Args:
         figures: What was read.
         agents: The names of the agents that there are; what others did, in earlier times, is not shown.
+        kinds: The kinds of tasks that there are; others are not shown.
     """
+    yield _gauge("lumina_leases", "Tasks that a worker holds.", {"": figures.leases})
+    yield _counter("lumina_rate_limited", "Requests and tasks that had to wait.", figures.rate_limited, "agent")
+    yield _gauge("lumina_followers", "Clients that follow events or runs.", figures.followers, "of")
+    yield _counter("lumina_followers_dropped", "Clients that were too slow.", {"": figures.followers_dropped})
     if figures.events is not None:
+        yield from _task_families(figures, kinds)
         yield from _agent_families(figures.events, agents)
         yield from _model_families(figures.events)
         yield from _graph_families(figures.events)
     yield from _stream_families(figures.streams)
+    yield _gauge("lumina_dead_letters", "Entries that could not be handled.", figures.dead_letters, "stream")
     yield _gauge("lumina_tasks", "Tasks by status.", figures.tasks, "status")
     cache = {name: count for name, count in asdict(figures.cache).items() if name != "redis_errors"}
     yield _counter("lumina_embedding_cache_texts", "Texts by where their vector came from.", cache, "from")
@@ -75,7 +115,9 @@ def _agent_families(events: EventFigures, agents: Iterable[str]) -> Iterator[Met
             seconds.add_metric((name,), *_histogram(one.seconds))
     planning = HistogramMetricFamily("lumina_run_seconds", "Seconds of whole runs.", labels=())
     planning.add_metric((), *_histogram(events.planning))
-    yield from (runs, tokens, usd, seconds, planning)
+    decisions = HistogramMetricFamily("lumina_planner_seconds", "Seconds of the planner's decisions.", labels=())
+    decisions.add_metric((), *_histogram(events.decisions))
+    yield from (runs, tokens, usd, seconds, planning, decisions)
 
 
 def most_used(events: EventFigures) -> list[tuple[tuple[str, str], ModelFigures]]:
@@ -112,12 +154,23 @@ def _graph_families(events: EventFigures) -> Iterator[Metric]:
     yield _gauge("lumina_graph_edges", "Edges of the graph.", {"": events.edges})
     yield _gauge("lumina_graph_nodes_last_hour", "Nodes first seen within an hour.", {"": events.nodes_last_hour})
     yield _gauge("lumina_conversations", "Conversations in which something was said.", {"": events.conversations})
-    now = time.time()
-    if events.newest_node_s is not None:
-        age = {"": max(0.0, now - events.newest_node_s)}
-        yield _gauge("lumina_graph_newest_node_age_seconds", "Seconds since the latest node came.", age)
-    waiting = {"": max(0.0, now - events.oldest_queued_s) if events.oldest_queued_s is not None else 0.0}
-    yield _gauge("lumina_queue_age_seconds", "Seconds that the oldest task waits for a worker.", waiting)
+
+
+def _task_families(figures: Figures, kinds: Iterable[str]) -> Iterator[Metric]:
+    """What is still to be done and how old it is; ages are of now, not of the reading."""
+    assert figures.events is not None
+    family = GaugeMetricFamily("lumina_open_tasks", "Tasks that have not ended.", labels=("kind", "status"))
+    for kind, status in product(kinds, ("queued", "retrying", "running")):
+        family.add_metric((kind, status), figures.events.open_tasks.get((kind, status), 0))
+    yield family
+    told: dict[str, tuple[Moment, str]] = {
+        "lumina_queue_age_seconds": ("oldest_queued_s", "Seconds that the oldest task waits for a worker."),
+        "lumina_lease_age_seconds": ("oldest_lease_s", "Seconds since the running task was taken that runs longest."),
+    }
+    for name, (moment, what) in told.items():
+        yield _gauge(name, what, {"": figures.age_s(moment) or 0.0})
+    if (age_s := figures.age_s("newest_node_s")) is not None:
+        yield _gauge("lumina_graph_newest_node_age_seconds", "Seconds since the latest node came.", {"": age_s})
 
 
 def _stream_families(streams: dict[str, StreamBacklog]) -> Iterator[Metric]:
@@ -144,13 +197,13 @@ def _gauge(name: str, what: str, values: dict[str, Any], label: str | None = Non
     return family
 
 
-def _counter(name: str, what: str, values: Any, label: str) -> Metric:
-    family = CounterMetricFamily(name, what, labels=(label,))
+def _counter(name: str, what: str, values: Any, label: str | None = None) -> Metric:
+    family = CounterMetricFamily(name, what, labels=(label,) if label else ())
     for key, value in values.items():
-        family.add_metric((key,), value)
+        family.add_metric((key,) if label else (), value)
     return family
 
 
 def _histogram(durations: Durations) -> tuple[list[tuple[str, float]], float]:
-    bounds = [*(str(bound) for bound in BUCKETS_S), "+Inf"]
+    bounds = [*(str(bound) for bound in durations.bounds_s), "+Inf"]
     return list(zip(bounds, map(float, durations.counts), strict=True)), durations.total_s

@@ -47,6 +47,8 @@ class Turns:
         self._held: dict[str, EventLog] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
+        self.followers = 0
+        """How many follow a run through this process now."""
 
     async def start(
         self,
@@ -116,6 +118,15 @@ class Turns:
             EventsGone: they are no longer kept.
             UnknownRun: the log is gone.
         """
+        self.followers += 1
+        try:
+            async with aclosing(self._follow(head, after, gaps)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            self.followers -= 1
+
+    async def _follow(self, head: RunHead, after: int, gaps: bool) -> AsyncGenerator[LoggedEvent | None, None]:
         position, looked = after, 0.0
         while not self._closed:
             if time.monotonic() - looked >= self._look_s:
@@ -151,7 +162,8 @@ class Turns:
 
     def _spawn(self, head: RunHead, hold: Hold, paid: Mapping[str, int] | None = None) -> None:
         log = self._held[head.task_id] = EventLog(self._logs, hold, head.position)
-        task = asyncio.create_task(self._hold(head, hold, log, paid), name=f"run {head.task_id}")
+        with logger.contextualize(task_id=head.task_id, owner=head.owner):  # the task keeps a copy
+            task = asyncio.create_task(self._hold(head, hold, log, paid), name=f"run {head.task_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -163,7 +163,9 @@ def live(lumina: Lumina, tmp_path: Path) -> Live:
             async def asgi(scope: Any, receive: Any, send: Any) -> None:
                 await app({**scope, "state": dict(state or {})}, receive, send)
 
-            config = uvicorn.Config(asgi, lifespan="off", log_level="error", timeout_graceful_shutdown=1)
+            config = uvicorn.Config(
+                asgi, lifespan="off", log_level="error", log_config=None, timeout_graceful_shutdown=1
+            )
             server = uvicorn.Server(config)
             with socket.create_server(("127.0.0.1", 0)) as listening:
                 serving = asyncio.create_task(server.serve([listening]))

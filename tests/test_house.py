@@ -29,6 +29,7 @@ LEVELS = {
     "planning": 9,
     "upkeep": 9,
     "doctor": 9,
+    "watching": 9,
     "task_commands": 9,
     "cli": 10,
     "masterchat": 0,
@@ -37,7 +38,8 @@ LEVELS = {
 """Every module and package of the root; a room may use those below it. ``masterchat`` and ``deploy`` stand alone."""
 
 ENTRY_POINTS = {
-    *("server", "worker", "studio", "cli", "commands", "planning", "doctor", "task_commands", "upkeep", "services"),
+    *("server", "worker", "studio", "cli", "commands", "planning", "watching", "doctor"),
+    *("task_commands", "upkeep", "services"),
 }
 OUTSIDE = {
     *(".venv", ".venv-clients", ".venv-manifests", ".venv-peers", ".venv-studio"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -55,6 +56,14 @@ async def scraped(client: httpx.AsyncClient) -> dict[tuple[str, ...], float]:
     return samples(response.text)
 
 
+async def taken_in(client: httpx.AsyncClient, wanted: int, type_: str) -> list[Any]:
+    """Wait until the event store has so many events of a type, before the figures are read for the first time."""
+    sql = f"SELECT data FROM events WHERE type = '{type_}' ORDER BY stream_order(id)"
+    while len(rows := (await client.post("/events/query", json={"sql": sql})).json()["rows"]) < wanted:
+        await asyncio.sleep(0.02)
+    return [row[0] for row in rows]
+
+
 async def test_every_agent_has_its_figures_before_it_ever_ran(serve: Serve) -> None:
     async with serve() as client:
         found = await scraped(client)
@@ -69,8 +78,9 @@ async def test_every_agent_has_its_figures_before_it_ever_ran(serve: Serve) -> N
 async def test_what_a_run_did_is_counted(serve: Serve) -> None:
     async with serve() as client:
         answer = (await client.post("/masterchat/chat", json=ASK)).json()
-        while not (found := await scraped(client))["lumina_run_seconds_count",]:
-            pass  # the event store takes it in, and the figures are read again, in their own time
+        await taken_in(client, 1, "plan.done")
+        while not (found := await scraped(client))["lumina_graph_nodes",]:
+            await asyncio.sleep(0.1)  # another stream, and the figures are read again in their own time
         summary = (await client.get("/metrics/summary")).json()
     assert found["lumina_agent_runs_total", "crawl", "ok"] == 1
     assert found["lumina_agent_seconds_count", "qa"] == found["lumina_agent_runs_total", "qa", "ok"] == 1
@@ -86,6 +96,55 @@ async def test_what_a_run_did_is_counted(serve: Serve) -> None:
         summary["tokens"]["output"]
         == sum(agent["tokens"] for agent in summary["agents"].values()) - (summary["tokens"]["input"])
     )
+
+
+async def test_a_turn_counts_its_conversation_and_its_text_is_told_to_nobody(serve: Serve) -> None:
+    async with serve() as client:
+        said = (await client.post("/chat", json={"message": "Zanzibar is an island"})).json()
+        told = await taken_in(client, 2, "chat.message")
+        found = await scraped(client)
+    assert found["lumina_events_total", "chat.message"] == 2
+    assert found["lumina_conversations",] == 1
+    assert [(one["role"], one["characters"], one["conversation_id"]) for one in told] == [
+        ("user", 21, said["conversation_id"]),
+        ("assistant", len(said["answer"]), said["conversation_id"]),
+    ]
+    assert all(set(one) == {"owner", "conversation_id", "turn_id", "role", "characters"} for one in told)
+
+
+async def test_what_was_refused_is_counted_by_agent(serve: Serve) -> None:
+    async with serve() as client:
+        while (await client.post("/masterchat/chat", json={**ASK, "mode": "crawl"})).status_code != 429:
+            pass
+        found = await scraped(client)
+        summary = (await client.get("/metrics/summary")).json()
+    assert found["lumina_rate_limited_total", "crawl"] == 1
+    assert found["lumina_rate_limited_total", "qa"] == 0
+    assert summary["rate_limited"]["crawl"] == 1
+
+
+async def test_decisions_of_the_planner_are_timed(serve: Serve) -> None:
+    async with serve() as client:
+        await client.post("/masterchat/chat", json=ASK)
+        await taken_in(client, 1, "plan.done")
+        found = await scraped(client)
+    assert found["lumina_planner_seconds_bucket", "+Inf"] == found["lumina_planner_seconds_count",]
+    assert 0 < found["lumina_planner_seconds_sum",] < 60
+    assert found["lumina_planner_seconds_bucket", "5.0"] > 0
+
+
+async def test_what_is_still_to_be_done_has_its_figures(serve: Serve) -> None:
+    async with serve() as client:
+        found = await scraped(client)
+    for kind in ("crawl", "ask", "summarise", "plan", "report", "prune"):
+        for status in ("queued", "retrying", "running"):
+            assert found["lumina_open_tasks", kind, status] == 0
+    for stream in ("graph_stream/v1", "tasks/v1", "planner_log/v1", "passages/v1"):
+        assert found["lumina_dead_letters", stream] == 0
+    assert found["lumina_leases",] == found["lumina_lease_age_seconds",] == found["lumina_queue_age_seconds",] == 0
+    assert found["lumina_followers", "events"] == found["lumina_followers", "runs"] == 0
+    assert found["lumina_followers_dropped_total",] == 0
+    assert [value for key, value in found.items() if key[0] == "lumina_build_info"] == [1]
 
 
 async def test_paths_and_methods_that_nobody_knows_make_no_labels(serve: Serve) -> None:

@@ -188,7 +188,7 @@ class Api:
         return answer
 
     async def _send(self, query: dict[str, str]) -> tuple[int, httpx.Headers, bytes]:
-        """One HTTP exchange; redirects are followed on the same host only."""
+        """One HTTP exchange; redirects are followed on the same host and port only."""
         for _ in range(MAX_REDIRECTS + 1):
             address = httpx.URL(self.url)
             by_get = len(str(address.copy_merge_params(query))) <= LONGEST_GET_BYTES
@@ -220,14 +220,21 @@ class Api:
         return bytes(body)
 
     def _same_host(self, response: httpx.Response) -> str:
-        """Where a redirect leads, without its query; only to the same host, and never back from https to http."""
+        """Where a redirect leads, without its query.
+
+        Only to the same host, never back from https to http, and to no other port than https has by itself: what else
+        listens on that host is none of the wiki's business.
+        """
         target = urljoin(self.url, response.headers["location"])
         here, there = urlsplit(self.url), urlsplit(target)
-        if (
-            there.hostname != here.hostname
-            or there.scheme not in ("http", "https")
-            or (here.scheme == "https" and there.scheme == "http")
-        ):
+        try:
+            upgraded = (here.scheme, there.scheme) == ("http", "https") and there.port in (None, 443)
+            allowed = there.hostname == here.hostname and (
+                upgraded or (there.scheme == here.scheme and there.port == here.port)
+            )
+        except ValueError:  # a port that is none
+            allowed = False
+        if not allowed:
             raise RefusedByWiki(
                 f"{self.url} redirects to {there.scheme}://{there.netloc}, which is not followed; "
                 "set WIKI_SOURCE to the address it redirects to if you trust it",

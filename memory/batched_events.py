@@ -1,13 +1,14 @@
-"""What passed-through answers used, put on the event stream in batches.
+"""Events that nobody waits for, put on their streams in batches.
 
-An event of its own for every answer would cost more than the answer: a round trip to Redis, a wake-up of the consumer,
-and a transaction of the event store. Half a second of them is one of each. The money is settled with the answer.
+An event of its own for every answer or turn would cost more than the turn: a round trip to Redis, a wake-up of the
+consumer, and a transaction of the event store. Half a second of them is one of each.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 from typing import Self
 
 from loguru import logger
@@ -19,7 +20,7 @@ DELAY_S = 0.5
 """How long the first event of a batch waits for others; a process that is killed loses so much of its log."""
 
 
-class UsageLog:
+class BatchedEvents:
     """Collects events and publishes them; closing publishes what is left."""
 
     def __init__(self, streams: Streams) -> None:
@@ -27,11 +28,13 @@ class UsageLog:
         self._waiting: list[Event] = []
         self._flushing: asyncio.Task[None] | None = None
 
-    def add(self, event: Event) -> None:
-        """Take an event; it is published within ``DELAY_S``."""
-        self._waiting.append(event)
-        if self._flushing is None:
-            self._flushing = asyncio.create_task(self._flush_later(), name="usage log")
+    def add(self, *events: Event) -> None:
+        """Take events; they are published within ``DELAY_S``."""
+        self._waiting += events
+        if self._flushing is None and self._waiting:
+            # In a context of its own: whoever adds may hold a lease that is over by then.
+            context = contextvars.Context()
+            self._flushing = asyncio.create_task(self._flush_later(), name="batched events", context=context)
 
     async def __aenter__(self) -> Self:
         return self
@@ -55,4 +58,5 @@ class UsageLog:
         try:
             await self._streams.publish(events)
         except (RedisError, OSError) as error:
-            logger.error("{} answers are missing from the log of usage: {}", len(events), error)
+            kinds = ", ".join(sorted({event.type for event in events}))
+            logger.error("{} events ({}) are missing from the event store: {}", len(events), kinds, error)
