@@ -43,6 +43,7 @@ from models.embeddings import Embedder
 from models.prices import PriceTable, read_prices
 from settings import DEFAULT_OWNER, Settings
 from tools.recall import Recall
+from tools.span_reader import span_reader
 from tools.wikipedia.opening import open_source
 from tools.wikipedia.source import WikiSource
 
@@ -124,7 +125,7 @@ async def open_runner(
             embedder=embedder,
             budget=budget,
             vectors=vectors,
-            recall=Recall(vectors, embedder) if vectors else None,
+            recall=Recall(vectors, embedder, span_reader(embedder)) if vectors else None,
             events=events,
         )
         await stack.enter_async_context(_background(jobs))

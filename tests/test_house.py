@@ -28,12 +28,13 @@ LEVELS = {
     "commands": 8,
     "planning": 9,
     "task_commands": 9,
+    "evaluation": 9,
     "cli": 10,
     "masterchat": 0,
 }
 """Every module and package of the root; a room may use those below it. ``masterchat`` stands alone."""
 
-ENTRY_POINTS = {"server", "worker", "studio", "cli", "commands", "planning", "task_commands", "services"}
+ENTRY_POINTS = {"server", "worker", "studio", "cli", "commands", "planning", "task_commands", "services", "evaluation"}
 SOURCES = [
     path
     for path in sorted(ROOT.rglob("*.py"))

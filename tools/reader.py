@@ -1,8 +1,8 @@
 """The reader: from passages to an answer, without a large model, and the check that a text stands in its passages.
 
-The answer rests on the best sentence; a short span is cut out of it when the question asks for a number, a date or a
-name. The confidence says how likely the sentence answers the question at all; below ``ABSTAIN_BELOW`` nothing should be
-claimed. Cues only: what is decided can be read off the sentence.
+The answer rests on the best sentence. The short answer is the span that the span reader found in it; where none has
+read the passage, cues find a number, a date or a name. The confidence says how likely the sentence answers the question
+at all; below ``ABSTAIN_BELOW`` nothing should be claimed.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from tools.answer_types import AnswerType, Span, expected_type, typed_spans
 from tools.definitions import opens_article_on, subject_of
+from tools.evidence import Evidence, Sentence
 from tools.lexical import Stems, stem, stems
-from tools.recall import Evidence, Sentence
 from tools.splitter import sentences as sentence_borders
 
 SIGNALS = (
@@ -30,6 +30,17 @@ CONFIDENCE_BIAS = -2.4
 """Logistic regression, fitted by ``benchmarks/recall.py DATA --fit`` on SQuAD's development articles: right is a best
 sentence that holds a gold answer, wrong everything else, the unanswerable questions and questions about pages that are
 not in memory included."""
+
+SPAN_SIGNALS = (
+    *SIGNALS,
+    "log odds of the span against no answer",
+    "log probability of no answer in its passage",
+    "question's words that the passage lacks",
+    "span says only what the question says",
+)
+SPAN_CONFIDENCE_WEIGHTS = (3.0, 0.8, 0.36, 0.13, -1.8, 0.1, 0.0, 0.0, 0.0)
+SPAN_CONFIDENCE_BIAS = -2.4
+"""The same where a span reader has read the best passage; fitted by ``benchmarks/reader_fit.py DATA``."""
 
 ABSTAIN_BELOW = 0.45
 """Confidence under which «I don't know» is the better answer. From the same run: nine of ten sentences that hold a gold
@@ -71,10 +82,10 @@ def read(question: str, evidence: Sequence[Evidence]) -> Reading | None:
     # Passages of a page overlap by a sentence, so the same one may come twice.
     further = [text for text in dict.fromkeys(sentence.text for sentence, _ in ranked) if text != best.text]
     return Reading(
-        answer=short_answer(question, best.text, evidence[index].passage.title) or best.text,
+        answer=_short(question, evidence[index], best),
         sentence=best.text,
         evidence=index,
-        confidence=max(confidence(signals(question, evidence)), _defined(question, evidence[index], best)),
+        confidence=max(sureness(question, evidence), _defined(question, evidence[index], best)),
         support=tuple(further[:SUPPORT_LIMIT]),
     )
 
@@ -100,9 +111,42 @@ def signals(question: str, evidence: Sequence[Evidence]) -> tuple[float, ...]:
     return best.cosine, best.covered, _cue(question, best, top.passage.title), min(lead, 5.0), lacking
 
 
-def confidence(values: Sequence[float]) -> float:
+def span_signals(question: str, evidence: Sequence[Evidence]) -> tuple[float, ...]:
+    """The same with what the span reader says, in the order of ``SPAN_SIGNALS``; it must have read the best passage."""
+    top = max(evidence, key=lambda one: one.score)
+    span = top.best_sentence.span
+    asked = set(stems(question))
+    there = asked.intersection(stems(f"{top.passage.title} {' '.join(top.passage.section)} {top.passage.text}"))
+    repeats = span is not None and _repeats(top.passage.text, Span(span.start, span.end), asked)
+    return (
+        *signals(question, evidence),
+        _within(span.score if span else -SPAN_LIMIT),
+        _within(top.null if top.null is not None else 0.0),
+        1 - len(there) / len(asked) if asked else 0.0,
+        float(repeats),
+    )
+
+
+SPAN_LIMIT = 12.0
+"""Log odds and log probabilities are cut there; beyond it all are as good as certain."""
+
+
+def _within(value: float) -> float:
+    return max(-SPAN_LIMIT, min(SPAN_LIMIT, value))
+
+
+def sureness(question: str, evidence: Sequence[Evidence]) -> float:
+    """The confidence of the best sentence, with what the span reader says where it has read the passage."""
+    if max(evidence, key=lambda one: one.score).best_sentence.span is None:
+        return confidence(signals(question, evidence))
+    return confidence(span_signals(question, evidence), SPAN_CONFIDENCE_WEIGHTS, SPAN_CONFIDENCE_BIAS)
+
+
+def confidence(
+    values: Sequence[float], weights: Sequence[float] = CONFIDENCE_WEIGHTS, bias: float = CONFIDENCE_BIAS
+) -> float:
     """The logistic function of the weighted signals."""
-    total = CONFIDENCE_BIAS + sum(weight * value for weight, value in zip(CONFIDENCE_WEIGHTS, values, strict=True))
+    total = bias + sum(weight * value for weight, value in zip(weights, values, strict=True))
     return 1 / (1 + math.exp(-total))
 
 
@@ -111,6 +155,13 @@ def name_stems(text: str) -> set[int]:
     words = re.findall(r"\w+", text)
     marked = [word for n, word in enumerate(words) if (n > 0 and word[0].isupper()) or any(map(str.isdigit, word))]
     return {number for word in marked if (number := stem(word)) is not None}
+
+
+def _short(question: str, one: Evidence, best: Sentence) -> str:
+    """The span that was found, or the one that cues find, or the sentence."""
+    if best.span is not None:
+        return one.passage.text[best.span.start : best.span.end].strip(" ,;:")
+    return short_answer(question, best.text, one.passage.title) or best.text
 
 
 def short_answer(question: str, sentence: str, title: str = "") -> str | None:
