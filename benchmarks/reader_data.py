@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,11 @@ from tools.splitter import sentences
 TOP = 3
 """Passages read of what recall finds."""
 SLICE = 16
+WINDOW = 90
+"""Tokens of a text that are trained on at a time: twice as fast as whole passages, and windows of a passage without its
+answer teach what no answer is."""
+WITH_ANSWER = 0.85
+"""Share of the windows of an answerable question that hold its answer."""
 HIDDEN = 384
 Key = tuple[str, int]
 
@@ -55,14 +60,30 @@ class Example:
     asked_features: NDArray[np.float32] | None = None
     features: NDArray[np.float32] | None = None
     states: NDArray[np.float16] | None = None
+    window: tuple[int, int | None] = (0, None)
+    """The tokens of the text that are trained on."""
+
+    def part(self, choose: random.Random) -> Example:
+        """The same, cut to a window: mostly one with the answer, else one where the question's words are."""
+        assert self.features is not None
+        size = len(self.features)
+        first, last = self.tokens()
+        if first >= 0 and choose.random() < WITH_ANSWER:
+            begin = choose.randint(max(0, last + 1 - WINDOW), max(first, last + 1 - WINDOW))
+        else:
+            hits = np.flatnonzero(self.features[:, 0]).tolist() or [size // 2]
+            begin = choose.choice(hits) - choose.randrange(WINDOW)
+        begin = max(0, min(begin, size - WINDOW))
+        return replace(self, window=(begin, begin + WINDOW))
 
     def tokens(self) -> tuple[int, int]:
         """The span in tokens, first and last; (-1, -1) where there is none or it was cut off."""
         if self.span is None or self.offsets is None:
             return -1, -1
         start, end = self.span
-        first = np.flatnonzero((self.offsets[:, 0] <= start) & (start < self.offsets[:, 1]))
-        last = np.flatnonzero((self.offsets[:, 0] < end) & (end <= self.offsets[:, 1]))
+        offsets = self.offsets[slice(*self.window)]
+        first = np.flatnonzero((offsets[:, 0] <= start) & (start < offsets[:, 1]))
+        last = np.flatnonzero((offsets[:, 0] < end) & (end <= offsets[:, 1]))
         return (int(first[0]), int(last[0])) if len(first) and len(last) else (-1, -1)
 
     def pair(self) -> PairStates:
@@ -72,7 +93,9 @@ class Example:
         assert self.offsets is not None
         cut = len(self.asked_offsets)
         states = self.states.astype(np.float32)
-        return PairStates(states[:cut], states[cut:], self.asked_offsets, self.offsets)
+        return PairStates(
+            states[:cut], states[cut:][slice(*self.window)], self.asked_offsets, self.offsets[slice(*self.window)]
+        )
 
 
 @dataclass

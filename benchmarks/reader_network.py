@@ -111,7 +111,7 @@ def batch_of(examples: Sequence[Example]) -> tuple[tuple[Tensor, ...], Tensor, T
         mask([len(pair.text) for pair in pairs]),
         padded([pair.question for pair in pairs]),
         mask([len(pair.question) for pair in pairs]),
-        padded([one.features for one in examples]),
+        padded([one.features[slice(*one.window)] if one.features is not None else None for one in examples]),
         padded([one.asked_features for one in examples]),
     )
     gold = torch.tensor([one.tokens() for one in examples]) + 1
@@ -138,7 +138,7 @@ def train(
     for epoch in range(epochs):
         start, losses = time.perf_counter(), []
         network.train()
-        for part in _batches(sample(choose), choose):
+        for part in _batches([one.part(choose) for one in sample(choose)], choose):
             inputs, first, last = batch_of(part)
             rate = RATE * min(1, step / 40) * max(0.0, 1 - step / total)
             for group in optimiser.param_groups:
@@ -149,7 +149,7 @@ def train(
             loss.backward()  # type: ignore[no-untyped-call]  # torch's own annotation is missing
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimiser.step()
-            losses.append(float(loss))
+            losses.append(loss.item())
             step += 1
         log(f"epoch {epoch}: loss {np.mean(losses):.3f}, {time.perf_counter() - start:.0f} s")
     return network.eval()

@@ -108,7 +108,7 @@ async def _ask(
 
             await index(runner.context, read, counted("indexing paragraphs", len(read.paragraphs)))
             done = counted("asking Lumina", len(questions))
-            mode: Mode = retriever.value  # type: ignore[assignment]  # the enumeration names exactly the modes
+            mode: Mode = retriever.value
             outcomes = await ask_lumina(runner.context, questions, retriever=mode, phrase=phrase, progress=done)
             systems = {f"Lumina, {retriever.value}": outcomes}
             if compare:

@@ -51,3 +51,33 @@ async def test_the_quick_start_reads_answers_draws_and_counts(
     assert names["picture"]._repr_svg_().startswith("<svg")
     assert dict(names["found"].rows)["node.add"] > 0
     assert f"revision {names['answer']['citations'][0]['revision']}" in capsys.readouterr().out
+
+
+SQUAD = Path(__file__).parents[2] / "shared" / "data" / "squad"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(Path("absent"), id="without questions"),
+        pytest.param(
+            SQUAD,
+            id="with questions",
+            marks=[
+                pytest.mark.slow,
+                pytest.mark.skipif(not SQUAD.exists(), reason="the questions of ../shared/data/squad are not here"),
+            ],
+        ),
+    ],
+)
+async def test_the_evaluation_counts_where_there_are_questions(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SQUAD_DIR", str(data))
+    monkeypatch.setenv("SQUAD_SAMPLE", "10")
+    monkeypatch.setenv("LLM_PROVIDER", "embedded")
+    names = await execute(next(path for path in NOTEBOOKS if path.stem == "evaluate_retrieval"))
+    assert "True 0.667" in capsys.readouterr().out
+    assert set(names["results"]) == ({"Lumina", "plain chain"} if data == SQUAD else set())
+    if data == SQUAD:
+        assert names["results"]["Lumina"]["recall@3"] > 0.6

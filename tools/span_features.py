@@ -38,7 +38,7 @@ def text_features(question: str, text: str, offsets: NDArray[np.int64]) -> NDArr
     rows = np.zeros((len(offsets), 15), np.float32)
     for row, (start, _) in zip(rows, offsets, strict=True):
         word = words[start]
-        number = stem(word)
+        number = _stem(word)
         row[0] = number in asked if number is not None else 0
         row[1:5] = word[:1].isupper(), any(map(str.isdigit, word)), not word[:1].isalnum(), number is None
         row[5:8] = masks[:, start]
@@ -54,9 +54,13 @@ def question_features(question: str, text: str, offsets: NDArray[np.int64]) -> N
     words = _words_at(question)
     rows = np.zeros((len(offsets), 2), np.float32)
     for row, (start, _) in zip(rows, offsets, strict=True):
-        number = stem(words[start])
+        number = _stem(words[start])
         row[:] = number is not None and number in there, number is not None
     return rows
+
+
+def _stem(word: str) -> int | None:
+    return stem(word) if _WORD.match(word) else None
 
 
 def _words_at(text: str) -> list[str]:
