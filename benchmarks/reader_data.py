@@ -1,6 +1,6 @@
 """What the span reader is fitted on: questions with the passages that recall finds for them, read by the transformer.
 
-Reading some 13,000 pairs takes minutes, so that the token states are kept in a folder (2 GB) between runs.
+Reading some 12,000 pairs takes minutes, so that the token states are kept in a folder (2 GB) between runs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from memory.streams import Event
 from memory.vectors import open_vectors
 from models.embeddings import Embedder
 from models.pair_states import PairStates
-from tools.answer_types import AnswerType, typed_spans
 from tools.evidence import Evidence
 from tools.lexical import stems
 from tools.recall import Recall
@@ -103,7 +102,7 @@ class Asked:
     """A question, what recall found, and its examples."""
 
     kind: str
-    """answerable, unanswerable, elsewhere (its article is not in memory), swapped (a name in it was exchanged)."""
+    """answerable, unanswerable, or elsewhere (its article is not in memory)."""
     title: str
     paragraph: int
     question: str
@@ -129,18 +128,7 @@ def gold_span(question: str, answers: Sequence[str], text: str) -> tuple[int, in
     return best[1] if best else None
 
 
-def swapped(question: str, text: str, others: Sequence[str], choose: random.Random) -> str | None:
-    """The question with one name, number or date exchanged for another one that the text lacks; None without one."""
-    for kind in (AnswerType.DATE, AnswerType.NAME, AnswerType.NUMBER):
-        spans = [question[s.start : s.end] for s in typed_spans(question, kind) if s.start > 0]
-        pool = sorted({o[s.start : s.end] for o in others for s in typed_spans(o, kind) if s.start > 0})
-        pool = [one for one in pool if one not in text and one not in question and len(one) > 2]
-        if spans and pool:
-            return question.replace(choose.choice(spans), choose.choice(pool), 1)
-    return None
-
-
-async def collect(data: Path, *, elsewhere: int, swaps: int, seed: int) -> list[Asked]:
+async def collect(data: Path, *, elsewhere: int, seed: int) -> list[Asked]:
     """Ask recall every question, and the passages of each as examples without states."""
     choose = random.Random(seed)
     every = passages(data)
@@ -149,11 +137,6 @@ async def collect(data: Path, *, elsewhere: int, swaps: int, seed: int) -> list[
     tasks: list[tuple[str, dict[str, Any]]] = [("answerable", row) for row in answerable]
     tasks += [("unanswerable", row) for row in impossible]
     tasks += [("elsewhere", row) for row in choose.sample(answerable, min(elsewhere, len(answerable)))]
-    for row in choose.sample(answerable, min(swaps, len(answerable))):
-        others = [text for (title, _), text in texts.items() if title == row["title"]]
-        key = (row["title"], row["paragraph"])
-        if question := swapped(row["question"], texts[key], others, choose):
-            tasks.append(("swapped", {**row, "question": question}))
     titles = sorted({one.title for one in every})
     asked = []
     async with Embedder() as model:
@@ -185,8 +168,6 @@ def _asked(kind: str, row: dict[str, Any], evidence: list[Evidence], texts: dict
     for one in evidence[:TOP]:
         here = (one.passage.title, one.passage.index)
         found.append(gold if gold and here == key else Example(question, one.passage.text, here, None))
-    if kind == "swapped":
-        found = []
     return Asked(kind, row["title"], row["paragraph"], question, row["answers"], evidence, found, gold)
 
 
@@ -210,12 +191,12 @@ async def read_states(asked: Sequence[Asked], file: Path) -> None:
                     print(f"{begin} of {len(ordered)} pairs read, {time.perf_counter() - start:.0f} s", flush=True)
 
 
-async def load(data: Path, cache: Path, **sizes: int) -> list[Asked]:
+async def load(data: Path, cache: Path, *, elsewhere: int, seed: int) -> list[Asked]:
     """All questions with their examples and states, from the cache where they are there."""
     index, file = cache / "examples.pickle", cache / "states.f16"
     if not index.exists():  # nothing else runs
         cache.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240
-        asked = await collect(data, **sizes)
+        asked = await collect(data, elsewhere=elsewhere, seed=seed)
         await read_states(asked, file)
         index.write_bytes(pickle.dumps(asked))
     loaded: list[Asked] = pickle.loads(index.read_bytes())  # written by this script
