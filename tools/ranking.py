@@ -31,9 +31,6 @@ FEATURES = (
 WEIGHTS = (0.4, 0.26, 8.0, 3.25, 2.7, 0.67, 3.05, 7.4)
 """One a feature, in this order."""
 
-SPAN_WEIGHTS = (0.4, 0.0)
-"""What the log odds of the best span in the sentence, and of the best one in the passage, add to a sentence's score."""
-
 
 @dataclass(frozen=True, slots=True)
 class Candidate:

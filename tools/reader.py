@@ -31,17 +31,6 @@ CONFIDENCE_BIAS = -2.4
 sentence that holds a gold answer, wrong everything else, the unanswerable questions and questions about pages that are
 not in memory included."""
 
-SPAN_SIGNALS = (
-    *SIGNALS,
-    "log odds of the span against no answer",
-    "log probability of no answer in its passage",
-    "question's words that the passage lacks",
-    "span says only what the question says",
-)
-SPAN_CONFIDENCE_WEIGHTS = (3.0, 0.8, 0.36, 0.13, -1.8, 0.1, 0.0, 0.0, 0.0)
-SPAN_CONFIDENCE_BIAS = -2.4
-"""The same where a span reader has read the best passage; fitted by ``benchmarks/reader_fit.py DATA``."""
-
 ABSTAIN_BELOW = 0.45
 """Confidence under which «I don't know» is the better answer. From the same run: nine of ten sentences that hold a gold
 answer lie above it (10 % quantile 0.47), and of the questions about pages that are not in memory none does."""
@@ -85,7 +74,7 @@ def read(question: str, evidence: Sequence[Evidence]) -> Reading | None:
         answer=_short(question, evidence[index], best),
         sentence=best.text,
         evidence=index,
-        confidence=max(sureness(question, evidence), _defined(question, evidence[index], best)),
+        confidence=max(confidence(signals(question, evidence)), _defined(question, evidence[index], best)),
         support=tuple(further[:SUPPORT_LIMIT]),
     )
 
@@ -111,42 +100,9 @@ def signals(question: str, evidence: Sequence[Evidence]) -> tuple[float, ...]:
     return best.cosine, best.covered, _cue(question, best, top.passage.title), min(lead, 5.0), lacking
 
 
-def span_signals(question: str, evidence: Sequence[Evidence]) -> tuple[float, ...]:
-    """The same with what the span reader says, in the order of ``SPAN_SIGNALS``; it must have read the best passage."""
-    top = max(evidence, key=lambda one: one.score)
-    span = top.best_sentence.span
-    asked = set(stems(question))
-    there = asked.intersection(stems(f"{top.passage.title} {' '.join(top.passage.section)} {top.passage.text}"))
-    repeats = span is not None and _repeats(top.passage.text, Span(span.start, span.end), asked)
-    return (
-        *signals(question, evidence),
-        _within(span.score if span else -SPAN_LIMIT),
-        _within(top.null if top.null is not None else 0.0),
-        1 - len(there) / len(asked) if asked else 0.0,
-        float(repeats),
-    )
-
-
-SPAN_LIMIT = 12.0
-"""Log odds and log probabilities are cut there; beyond it all are as good as certain."""
-
-
-def _within(value: float) -> float:
-    return max(-SPAN_LIMIT, min(SPAN_LIMIT, value))
-
-
-def sureness(question: str, evidence: Sequence[Evidence]) -> float:
-    """The confidence of the best sentence, with what the span reader says where it has read the passage."""
-    if max(evidence, key=lambda one: one.score).best_sentence.span is None:
-        return confidence(signals(question, evidence))
-    return confidence(span_signals(question, evidence), SPAN_CONFIDENCE_WEIGHTS, SPAN_CONFIDENCE_BIAS)
-
-
-def confidence(
-    values: Sequence[float], weights: Sequence[float] = CONFIDENCE_WEIGHTS, bias: float = CONFIDENCE_BIAS
-) -> float:
+def confidence(values: Sequence[float]) -> float:
     """The logistic function of the weighted signals."""
-    total = bias + sum(weight * value for weight, value in zip(weights, values, strict=True))
+    total = CONFIDENCE_BIAS + sum(weight * value for weight, value in zip(CONFIDENCE_WEIGHTS, values, strict=True))
     return 1 / (1 + math.exp(-total))
 
 

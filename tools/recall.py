@@ -2,7 +2,7 @@
 
 Two searches (dense vectors, BM25) give candidates; the best by the sum of their standardised scores are shortlisted;
 their sentences are embedded and scored, and a passage counts for its best sentence. A span reader, where there is one
-for the embedding model, reads the first few and has a say in the order. A passage whose dense vector is
+for the embedding model, reads the passage of the best sentence. A passage whose dense vector is
 still to come takes part with its words and its sentences.
 """
 
@@ -36,9 +36,6 @@ CANDIDATES = 30
 SHORTLIST = 6
 """Passages whose sentences are scored: about 30 sentences, 0.3 s on two free cores when none is cached. With 8, 15 or
 30 recall@1 differs by less than 0.005."""
-
-READ = 3
-"""Passages that the span reader reads: 0.1 s on one free core."""
 
 PREFERENCE = 1.0
 """What a page that the question is about is worth more, in the unit of the ranking (log odds): it breaks near ties for
@@ -78,7 +75,7 @@ class Recall:
     Args:
         vectors: Where the passages are.
         embedder: For the question and for sentences.
-        spans: Reads the first passages for the answer itself; None for no such reading.
+        spans: Reads the passage of the best sentence for the short answer; None for no such reading.
         mode: What ``search`` does unless it is told.
     """
 
@@ -125,17 +122,15 @@ class Recall:
         evidence = await self._scored(question, asked, shortlist, found, frozenset(prefer))
         if mode == "hybrid":
             evidence.sort(key=lambda one: -one.score)
-        evidence = await self._read(question, evidence)
-        if mode == "hybrid":
-            evidence.sort(key=lambda one: -one.score)
-        return evidence[:limit]
+        return await self._read(question, evidence[:limit])
 
     async def _read(self, question: str, evidence: list[Evidence]) -> list[Evidence]:
-        """The same, the first few with their spans."""
+        """The same, the passage of the best sentence with its spans."""
         if self._spans is None or not evidence:
             return evidence
-        found = await self._spans.find(question, [one.passage.text for one in evidence[:READ]])
-        return with_spans(evidence, found)
+        place = max(range(len(evidence)), key=lambda n: evidence[n].score)
+        [found] = await self._spans.find(question, [evidence[place].passage.text])
+        return [*evidence[:place], with_spans(evidence[place], found), *evidence[place + 1 :]]
 
     async def _candidates(
         self, question: str, asked: NDArray[np.float32], where: dict[str, str | Sequence[str]], depth: int, mode: Mode

@@ -20,7 +20,7 @@ from models.embeddings import Embedder
 from models.pair_states import MAX_TOKENS, PairStates
 from tools.evidence import Evidence, Sentence, with_spans
 from tools.ranking import FEATURES
-from tools.reader import ABSTAIN_BELOW, read, span_signals
+from tools.reader import ABSTAIN_BELOW, read
 from tools.span_features import question_features, text_features
 from tools.span_network import TokenScores
 from tools.span_reader import WEIGHTS, NoSpanReader, PassageSpans, SpanReader, load_networks, span_reader
@@ -137,20 +137,17 @@ def test_features_are_of_the_right_shape_and_know_the_questions_words() -> None:
     assert text_features("", "", np.zeros((0, 2), np.int64)).shape == (0, 15)
 
 
-def test_the_span_decides_the_sentence_the_answer_and_the_order() -> None:
-    other = "Gulls nest on the tower. Ada Thornbury was born there."
-    before = [evidence(other, "Gull", 5.5), evidence(), evidence("Ships pass.", "Sea", 5.2)]
-    found = [passage_spans(other, "Gulls", "nest", null=-0.1), passage_spans(TEXT, "41", "metres", null=-12.0)]
-    after = with_spans(before, found, (1.0, 0.0))
-    assert max(after, key=lambda one: one.score) is after[1]
-    assert after[1].best_sentence.text == "It stands 41 metres tall."
-    reading = read("How tall is it?", after)
+def test_the_span_is_the_answer_and_changes_no_order() -> None:
+    before = evidence()
+    after = with_spans(before, passage_spans(TEXT, "Ada", "Thornbury"))
+    assert (after.score, after.best) == (before.score, before.best)
+    reading = read("What was the builder called?", [after])
     assert reading is not None
-    assert (reading.answer, reading.sentence) == ("41 metres", "It stands 41 metres tall.")
-    gains = [new.score - old.score for old, new in zip(before, after, strict=True)]
-    assert gains[2] == pytest.approx(min(gains[:2]))
-    assert len(span_signals("How tall is it?", after)) == 9
-    assert with_spans([], []) == []
+    assert (reading.answer, reading.sentence) == ("Ada Thornbury", TEXT.split(" It ")[0])
+    without = read("What was the builder called?", [before])
+    assert without is not None
+    assert without.answer == without.sentence
+    assert reading.confidence == without.confidence
 
 
 async def test_weights_that_cannot_be_read_are_named(tmp_path: Path) -> None:
