@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 MAX_TOKENS = 320
 """Of a question and a text together: a passage of Lumina (900 characters) has about 185, a long question 40."""
-MAX_QUESTION_CHARS = 600
-"""What is read of a question: about 130 tokens, so that the text always has room."""
+MAX_QUESTION_CHARS = 300
+"""What is read of a question: 65 tokens of English and never more than 300, so that the text has room."""
 LAYERS = 3
 """The mean over so many of the last layers is taken: more of the words themselves than the last one alone has."""
 
