@@ -16,6 +16,7 @@ import typer
 
 import task_commands
 from errors import LuminaError
+from evaluation.commands import app as eval_app
 from logs import close_logs, open_logs
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ app = typer.Typer(
 graph_app = typer.Typer(no_args_is_help=True, help="The knowledge graph: rebuild it, or write it to a file.")
 app.add_typer(graph_app, name="graph")
 app.add_typer(task_commands.app, name="tasks")
+app.add_typer(eval_app, name="eval")
 
 Topics = Annotated[
     list[str] | None, typer.Option("--topic", "-t", help="Article to start from; give it again for more than one.")

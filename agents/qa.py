@@ -20,8 +20,8 @@ from agents.spec import AgentOutput, AgentSpec, Assignment, Check, RunView, Usag
 from errors import LuminaError
 from memory.streams import Event
 from models.fallback import NoModelAnswers
+from tools.evidence import Evidence, describe
 from tools.reader import Reading, read, supported
-from tools.recall import Evidence, describe
 
 PASSAGES = 5
 """Passages that an answer may rest on."""

@@ -21,8 +21,8 @@ from agents.spec import AgentOutput, AgentSpec, Assignment, RunView, Usage
 from errors import LuminaError
 from memory.passages import Passage
 from memory.streams import Event
+from tools.evidence import Evidence, Sentence
 from tools.reader import supported
-from tools.recall import Evidence, Sentence
 from tools.splitter import sentences
 
 PART_CHARS = 2_400

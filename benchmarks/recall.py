@@ -13,12 +13,9 @@ import argparse
 import asyncio
 import json
 import random
-import re
-import string
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,18 +26,19 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from evaluation.scores import auroc, contains, token_f1
 from memory.indexer import Indexer
 from memory.passages import Passage
 from memory.streams import Event
 from memory.vectors import Mode, open_vectors
 from models.embeddings import Embedder
 from tools import reader
-from tools.recall import Evidence, Recall
+from tools.evidence import Evidence
+from tools.recall import Recall
 
 OWNER = "benchmark"
 LIMIT = 5
 """Passages asked for, as an answer does."""
-Floats = NDArray[np.float64]
 
 
 class CachedEmbedder:
@@ -108,30 +106,7 @@ class Asked:
         return reading.confidence if reading else 0.0
 
     def hit(self, sentence: str) -> bool:
-        return any(normal(answer) in normal(sentence) for answer in self.answers)
-
-
-def normal(text: str) -> str:
-    """SQuAD's normalisation: lower case, no punctuation, no articles, single spaces."""
-    text = "".join(c for c in text.lower() if c not in string.punctuation)
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
-
-
-def token_f1(answer: str, golds: Sequence[str]) -> float:
-    """SQuAD's F1: the best over the gold answers."""
-
-    def one(gold: str) -> float:
-        ours, theirs = normal(answer).split(), normal(gold).split()
-        common = sum((Counter(ours) & Counter(theirs)).values())
-        return 2 * common / (len(ours) + len(theirs)) if common else 0.0
-
-    return max(map(one, golds))
-
-
-def auroc(positive: Floats, negative: Floats) -> float:
-    """The share of (positive, negative) pairs in the right order, ties half (Mann and Whitney)."""
-    more = (positive[:, None] > negative[None, :]).mean()
-    return float(more + (positive[:, None] == negative[None, :]).mean() / 2)
+        return contains(sentence, self.answers)
 
 
 def rows(folder: Path, name: str) -> list[dict[str, Any]]:

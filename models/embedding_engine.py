@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from errors import LuminaError
+from models.pair_states import Pair, PairJob, PairStates, compute_pairs
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -154,6 +155,7 @@ class Engine:
         self._device = device
         self._lock = threading.Condition()
         self._urgent: deque[_Job] = deque()
+        self._pairs: deque[PairJob] = deque()
         self._patient: deque[_Job] = deque()
         self._thread: threading.Thread | None = None
         self._loaded: Future[int] = Future()
@@ -190,6 +192,15 @@ class Engine:
             self._lock.notify()
         return job.done
 
+    def submit_pairs(self, pairs: Sequence[Pair]) -> Future[list[PairStates]]:
+        """Compute the token states of (question, text) pairs; they are urgent, and few."""
+        job = PairJob(pairs)
+        with self._lock:
+            self.load()
+            self._pairs.append(job)
+            self._lock.notify()
+        return job.done
+
     def close(self, wait_s: float | None = None) -> None:
         """End the thread after the slice, or the loading, under way; waiting callers get EngineClosed.
 
@@ -217,6 +228,9 @@ class Engine:
         factor = 1 if model.device.type == "cpu" else _GPU_FACTOR
         self._loaded.set_result(int(model.get_embedding_dimension() or 0))
         while jobs := self._next():
+            if isinstance(jobs, PairJob):
+                self._compute_pairs(jobs, model, bfloat16)
+                continue
             pairs = [(job, place) for job in jobs for place in job.take(factor)]
             try:
                 vectors = compute(model, [job.texts[place] for job, place in pairs], bfloat16)
@@ -231,13 +245,26 @@ class Engine:
                 job.finish()
         self._fail(EngineClosed(f"the embedder of {self.model_name} was closed"))
 
-    def _next(self) -> list[_Job]:
+    def _compute_pairs(self, job: PairJob, model: SentenceTransformer, bfloat16: bool) -> None:
+        try:
+            states = compute_pairs(model, job.pairs, bfloat16)
+        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            job.fail(EmbeddingFailed(f"{self.model_name} cannot read {len(job.pairs)} pairs: {reason}"))
+        else:
+            job.finish(states)
+
+    def _next(self) -> list[_Job] | PairJob:
         """The jobs that take part in the next slice; none when closed.
 
-        All urgent ones together; of the patient ones one at a time, in turn.
+        Pairs first, for their question has been waiting for its vectors before; then all urgent ones together; of the
+        patient ones one at a time, in turn.
         """
         with self._lock:
             while not self._closed:
+                while self._pairs:
+                    if not (pairs := self._pairs.popleft()).done.cancelled():
+                        return pairs
                 for waiting in (self._urgent, self._patient):
                     unfinished = [job for job in waiting if not job.done.done()]
                     waiting.clear()
@@ -252,15 +279,16 @@ class Engine:
 
     def _fail(self, error: LuminaError) -> None:
         with self._lock:
-            waiting = [*self._urgent, *self._patient]
+            waiting: list[_Job | PairJob] = [*self._urgent, *self._pairs, *self._patient]
             self._urgent.clear()
+            self._pairs.clear()
             self._patient.clear()
             self._thread = None
             loaded = self._loaded
         if not loaded.done():
             loaded.set_exception(error)
-        for job in waiting:
-            job.fail(error)
+        for waits in waiting:
+            waits.fail(error)
 
 
 def load_model(model_name: str, device: str | None, threads: int) -> SentenceTransformer:

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 
 from models.embedding_cache import DAY_S, CacheCounts, VectorCache
 from models.embedding_engine import DEFAULT_MODEL, Engine, Matrix, Precision, declared_dimensions, tokenizer_file
+from models.pair_states import Pair, PairStates
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -123,6 +124,16 @@ class Embedder(Embeddings):
             missing = {key: text for key, text in wanted.items() if key not in found}
             found.update(await self._get(missing, query if urgent is None else urgent))
         return _matrix([found[key] for key, _ in keyed])
+
+    async def read_pairs(self, pairs: Sequence[Pair]) -> list[PairStates]:
+        """What the model's transformer makes of each (question, text), read together; nothing is cached.
+
+        Raises:
+            NoEmbeddingModel: when the model cannot be loaded.
+            EmbeddingFailed: when the model fails, or is not one that reads pairs.
+            EngineClosed: when the embedder is, or gets, closed.
+        """
+        return await asyncio.wrap_future(self._engine.submit_pairs(pairs)) if pairs else []
 
     async def count_tokens(self, texts: Sequence[str]) -> int:
         """Tokens of texts by the model's own tokenizer; 0 where its file is not on this disk.

@@ -40,7 +40,20 @@ def data(tmp_path: Path) -> Path:
 async def test_help_lists_the_commands(data: Path) -> None:
     code, out, _ = await lumina("--help", data=data)
     assert code == 0
-    for command in ("demo", "ask", "crawl", "plan", "goals", "sql", "serve", "worker", "tasks", "prune", "doctor"):
+    for command in (
+        "demo",
+        "ask",
+        "crawl",
+        "plan",
+        "goals",
+        "sql",
+        "serve",
+        "worker",
+        "tasks",
+        "prune",
+        "eval",
+        "doctor",
+    ):
         assert command in out
 
 

@@ -31,6 +31,7 @@ LEVELS = {
     "doctor": 9,
     "watching": 9,
     "task_commands": 9,
+    "evaluation": 9,
     "cli": 10,
     "masterchat": 0,
     "deploy": 0,
@@ -39,7 +40,7 @@ LEVELS = {
 
 ENTRY_POINTS = {
     *("server", "worker", "studio", "cli", "commands", "planning", "watching", "doctor"),
-    *("task_commands", "upkeep", "services"),
+    *("task_commands", "upkeep", "services", "evaluation"),
 }
 OUTSIDE = {
     *(".venv", ".venv-clients", ".venv-manifests", ".venv-peers", ".venv-studio"),

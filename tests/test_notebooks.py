@@ -17,6 +17,7 @@ SEEN = {
     "quick_start": ["Douady", "revision 1001", "<svg", "node.add"],
     "goal_lattice_by_hand": ["18 s: find, read, index, quote", "31 s", "so write", "23 s: shorten, write", "<svg"],
     "agents_alone": ["4 pages", "1918", "revision", "I don't know.", "step -1", "['Koch snowflake'] done"],
+    "evaluate_retrieval": ["True 0.667"],
     "query_events": ["plan.done", "crawled.links[Koch", "links", "image/png"],
 }
 """What a reader has to find in the outputs."""
@@ -35,6 +36,7 @@ async def test_it_runs_and_shows_what_it_speaks_of(
     path: Path, tmp_path: Path, sample: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = {"DATA_DIR": str(tmp_path / "data"), "WIKI_SOURCE": str(sample), "LLM_PROVIDER": "embedded"}
+    given |= {"SQUAD_SAMPLE": "10"}
     for name, value in {**given, "PYTHONPATH": str(ROOT), "IPYTHONDIR": str(tmp_path / "ipython")}.items():
         monkeypatch.setenv(name, value)
     for name in ("REDIS_URL", "QDRANT_URL"):

@@ -1,8 +1,8 @@
 """The reader: from passages to an answer, without a large model, and the check that a text stands in its passages.
 
-The answer rests on the best sentence; a short span is cut out of it when the question asks for a number, a date or a
-name. The confidence says how likely the sentence answers the question at all; below ``ABSTAIN_BELOW`` nothing should be
-claimed. Cues only: what is decided can be read off the sentence.
+The answer rests on the best sentence. The short answer is the span that the span reader found in it; where none has
+read the passage, cues find a number, a date or a name. The confidence says how likely the sentence answers the question
+at all; below ``ABSTAIN_BELOW`` nothing should be claimed.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from tools.answer_types import AnswerType, Span, expected_type, typed_spans
 from tools.definitions import opens_article_on, subject_of
+from tools.evidence import Evidence, Sentence
 from tools.lexical import Stems, stem, stems
-from tools.recall import Evidence, Sentence
 from tools.splitter import sentences as sentence_borders
 
 SIGNALS = (
@@ -71,7 +71,7 @@ def read(question: str, evidence: Sequence[Evidence]) -> Reading | None:
     # Passages of a page overlap by a sentence, so the same one may come twice.
     further = [text for text in dict.fromkeys(sentence.text for sentence, _ in ranked) if text != best.text]
     return Reading(
-        answer=short_answer(question, best.text, evidence[index].passage.title) or best.text,
+        answer=_short(question, evidence[index], best),
         sentence=best.text,
         evidence=index,
         confidence=max(confidence(signals(question, evidence)), _defined(question, evidence[index], best)),
@@ -111,6 +111,13 @@ def name_stems(text: str) -> set[int]:
     words = re.findall(r"\w+", text)
     marked = [word for n, word in enumerate(words) if (n > 0 and word[0].isupper()) or any(map(str.isdigit, word))]
     return {number for word in marked if (number := stem(word)) is not None}
+
+
+def _short(question: str, one: Evidence, best: Sentence) -> str:
+    """The span that was found, or the one that cues find, or the sentence."""
+    if best.span is not None:
+        return one.passage.text[best.span.start : best.span.end].strip(" ,;:")
+    return short_answer(question, best.text, one.passage.title) or best.text
 
 
 def short_answer(question: str, sentence: str, title: str = "") -> str | None:

@@ -1,7 +1,8 @@
 """Recall: the passages that answer a question, with their sentences scored.
 
 Two searches (dense vectors, BM25) give candidates; the best by the sum of their standardised scores are shortlisted;
-their sentences are embedded and scored, and a passage counts for its best sentence. A passage whose dense vector is
+their sentences are embedded and scored, and a passage counts for its best sentence. A span reader, where there is one
+for the embedding model, reads the passage of the best sentence. A passage whose dense vector is
 still to come takes part with its words and its sentences.
 """
 
@@ -18,8 +19,10 @@ from pydantic import BaseModel, Field
 from memory.passages import Hit, Passage
 from memory.vectors import Mode, VectorStore
 from tools.definitions import opens_article_on, possible_titles, subject_of
+from tools.evidence import Evidence, Sentence, describe, with_spans
 from tools.lexical import stems
 from tools.ranking import WEIGHTS, Candidate, sentence_features, standardised
+from tools.span_reader import SpanFinder
 from tools.splitter import sentences as sentence_borders
 
 if TYPE_CHECKING:
@@ -33,7 +36,6 @@ CANDIDATES = 30
 SHORTLIST = 6
 """Passages whose sentences are scored: about 30 sentences, 0.3 s on two free cores when none is cached. With 8, 15 or
 30 recall@1 differs by less than 0.005."""
-
 
 PREFERENCE = 1.0
 """What a page that the question is about is worth more, in the unit of the ranking (log odds): it breaks near ties for
@@ -59,47 +61,6 @@ class Embedder(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Sentence:
-    """A sentence of a passage."""
-
-    start: int
-    """Offset in the passage's text, in code points."""
-    end: int
-    text: str
-    score: float
-    """How well it answers the question: comparable within one search, among all its passages."""
-    features: tuple[float, ...]
-    """What the score is made of, in the order of ``ranking.FEATURES``."""
-
-    @property
-    def cosine(self) -> float:
-        """Similarity of meaning, title in front."""
-        return self.features[2]
-
-    @property
-    def covered(self) -> float:
-        """Share of the question's words in it, the title or the sentence before; 0 to 1, rare words counting more."""
-        return self.features[4]
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """A passage found, with what speaks for it."""
-
-    passage: Passage
-    score: float
-    """Comparable within one search."""
-    sentences: tuple[Sentence, ...]
-    best: int
-    """Index of its best sentence."""
-
-    @property
-    def best_sentence(self) -> Sentence:
-        """The sentence that answers best."""
-        return self.sentences[self.best]
-
-
-@dataclass(frozen=True, slots=True)
 class _Scored:
     """What the two searches found."""
 
@@ -109,11 +70,22 @@ class _Scored:
 
 
 class Recall:
-    """Finds the passages of an owner's memory that answer a question."""
+    """Finds the passages of an owner's memory that answer a question.
 
-    def __init__(self, vectors: VectorStore, embedder: Embedder) -> None:
+    Args:
+        vectors: Where the passages are.
+        embedder: For the question and for sentences.
+        spans: Reads the passage of the best sentence for the short answer; None for no such reading.
+        mode: What ``search`` does unless it is told.
+    """
+
+    def __init__(
+        self, vectors: VectorStore, embedder: Embedder, spans: SpanFinder | None = None, *, mode: Mode = "hybrid"
+    ) -> None:
         self._vectors = vectors
         self._embedder = embedder
+        self._spans = spans
+        self._mode: Mode = mode
 
     async def search(
         self,
@@ -123,7 +95,7 @@ class Recall:
         limit: int = 5,
         titles: Sequence[str] | None = None,
         prefer: Sequence[str] = (),
-        mode: Mode = "hybrid",
+        mode: Mode | None = None,
     ) -> list[Evidence]:
         """The best passages, best first.
 
@@ -134,9 +106,11 @@ class Recall:
             titles: Only passages of these pages.
             prefer: Pages that the question is about; each of their sentences scores ``PREFERENCE`` more.
             mode: ``hybrid`` is all that is described above; ``dense`` and ``sparse`` keep the order of one search.
+                None takes what ``Recall`` was told.
         """
         if not question.strip() or limit < 1:
             return []
+        mode = mode or self._mode
         where: dict[str, str | Sequence[str]] = (
             {"owner": owner} if titles is None else {"owner": owner, "title": list(titles)}
         )
@@ -148,7 +122,15 @@ class Recall:
         evidence = await self._scored(question, asked, shortlist, found, frozenset(prefer))
         if mode == "hybrid":
             evidence.sort(key=lambda one: -one.score)
-        return evidence[:limit]
+        return await self._read(question, evidence[:limit])
+
+    async def _read(self, question: str, evidence: list[Evidence]) -> list[Evidence]:
+        """The same, the passage of the best sentence with its spans."""
+        if self._spans is None or not evidence:
+            return evidence
+        place = max(range(len(evidence)), key=lambda n: evidence[n].score)
+        [found] = await self._spans.find(question, [evidence[place].passage.text])
+        return [*evidence[:place], with_spans(evidence[place], found), *evidence[place + 1 :]]
 
     async def _candidates(
         self, question: str, asked: NDArray[np.float32], where: dict[str, str | Sequence[str]], depth: int, mode: Mode
@@ -256,14 +238,4 @@ def build_recall_tool(recall: Recall, owner: str) -> BaseTool:
         ),
         args_schema=RecallArguments,
         response_format="content_and_artifact",
-    )
-
-
-def describe(evidence: Sequence[Evidence]) -> str:
-    """The passages as a numbered list for a reader, human or model."""
-    if not evidence:
-        return "Nothing in memory about this."
-    return "\n\n".join(
-        f"[{number}] {' > '.join((one.passage.title, *one.passage.section))} ({one.passage.url})\n{one.passage.text}"
-        for number, one in enumerate(evidence, 1)
     )

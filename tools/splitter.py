@@ -19,8 +19,16 @@ _BETWEEN_SECTIONS = "\n\n"
 _LONGEST_OVERLAP = 3
 """Repeated sentences take at most this part (1/3) of a passage."""
 _LINE = re.compile(r"[^\n]+")
+_BREAK_IN_FORMULA = re.compile(
+    r"(?<=[^\W\d_]|[)\]])[ \t]*\n[ \t]*(?=\d{1,3}(?:[+−-]|[A-Z])?(?:[\s,.;:)]|$))|(?<=[^\s.!?])\n(?=[ \t]*[,;)\].])"
+)
+"""A line break inside a sentence, as the extracts of a wiki have them: before an index («O\\n2») and before a mark."""
 _DANGLING = re.compile(r"\b(?:[A-Z]|[Ee]st|[Cc]f|[Vv]s|[Vv]ol|[Pp]p?|[Nn]os?|[Ff]igs?|[Ee]d|[Cc]a?|approx)\.\s*$")
 """An abbreviation or an initial after which a sentence does not end."""
+_OPENER = re.compile(
+    r"(?<![\w.])(?<!\b[A-Z]\.\s)\w\.(?=\s+(?:The|This|These|Those|It|In|If|For|When|Then|Thus|Hence|However|There|They|We|He|She)\s)"
+)
+"""A letter that ends a sentence after all («… of x and z. The …»), for no name goes on with such a word."""
 
 Span = tuple[int, int]
 
@@ -43,12 +51,15 @@ def plain_text(page: Page) -> str:
 
 
 def sentences(text: str, language: str = "en") -> list[Span]:
-    """(start, end) of each sentence, without the white space around it. A line break always ends a sentence.
+    """(start, end) of each sentence, without the white space around it. A line break ends a sentence, but for
+    the breaks that formulae leave inside one.
 
     Args:
         text: Any text.
         language: ISO 639-1 code; decides which abbreviations do not end a sentence.
     """
+    # As many blanks as there were characters: offsets stay.
+    text = _BREAK_IN_FORMULA.sub(lambda found: " " * len(found[0]), text)
     return [span for line in _LINE.finditer(text) for span in _sentences_of_line(line[0], line.start(), language)]
 
 
@@ -107,19 +118,18 @@ def split(
 
 
 def _sentences_of_line(line: str, offset: int, language: str) -> Iterator[Span]:
-    pending: int | None = None
-    for boundary in sentencex.get_sentence_boundaries(language, line):
-        start, end = boundary["start_index"], boundary["end_index"]
-        begin = start if pending is None else pending
+    begin = 0
+    ends = {boundary["end_index"] for boundary in sentencex.get_sentence_boundaries(language, line)}
+    certain = {match.end() for match in _OPENER.finditer(line)}
+    for end in sorted(ends | certain | {len(line)}):
         piece = line[begin:end]
-        if end < len(line) and _DANGLING.search(piece):
-            pending = begin
+        if end < len(line) and end not in certain and _DANGLING.search(piece):
             continue
-        pending = None
         stripped = piece.strip()
         if stripped:
             lead = len(piece) - len(piece.lstrip())
             yield offset + begin + lead, offset + begin + lead + len(stripped)
+        begin = end
 
 
 def _stretches(page: Page, max_chars: int, min_chars: int) -> Iterator[_Stretch]:

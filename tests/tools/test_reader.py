@@ -6,9 +6,9 @@ import pytest
 
 from memory.passages import Passage
 from tools.answer_types import AnswerType, expected_type, typed_spans
+from tools.evidence import Evidence, Sentence
 from tools.ranking import FEATURES
 from tools.reader import ABSTAIN_BELOW, SUPPORT_LIMIT, confidence, read, short_answer, signals, supported
-from tools.recall import Evidence, Sentence
 from tools.splitter import sentences as sentence_borders
 
 LIGHTHOUSE = (

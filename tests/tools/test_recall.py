@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from memory.passages import Passage
 from memory.qdrant_edge_store import QdrantEdgeStore
+from tools.evidence import Evidence
 from tools.lexical import stems
 from tools.ranking import standardised
-from tools.recall import SHORTLIST, Evidence, Recall, build_recall_tool
+from tools.recall import SHORTLIST, Recall, build_recall_tool
 
 DIMENSIONS = 64
 SQUAD = Path(__file__).parents[3] / "shared" / "data" / "squad"

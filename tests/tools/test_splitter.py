@@ -33,6 +33,19 @@ def test_sentences_end_where_a_reader_ends_them() -> None:
     ]
 
 
+def test_formulae_stay_in_one_sentence_and_single_letters_may_end_one() -> None:
+    text = "Dioxygen, O\n2, is a gas (Al\n2O\n3 is not). Add x, y and z. The sum is x.\nan item\nIn\n1823\nit burnt."
+    assert [text[start:end] for start, end in sentences(text)] == [
+        "Dioxygen, O\n2, is a gas (Al\n2O\n3 is not).",
+        "Add x, y and z.",
+        "The sum is x.",
+        "an item",
+        "In",
+        "1823",
+        "it burnt.",
+    ]
+
+
 def test_passages_keep_section_revision_and_offsets() -> None:
     subject = page(((), "Alpha one. Alpha two."), (("History",), "Beta one. " * 60 + "Beta end."))
     found = passages(subject, max_chars=200)
