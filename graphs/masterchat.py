@@ -209,7 +209,7 @@ def _agent_node(spec: AgentSpec[Any, Any], bound: Context | None) -> Callable[..
             seconds = time.perf_counter() - started
             report("agent", state="failed", text=str(error), seconds=seconds, **told)
             # Neither its words nor the topic: they may be the asker's, and stand in the event, which is the owner's.
-            logger.warning(
+            logger.info(
                 "{} failed after {:.2f} s: {}", parse_instance(assignment.way)[0], seconds, type(error).__name__
             )
             kind = {"transient": error.transient, "exhausted": error.exhausted}

@@ -146,7 +146,9 @@ async def _http(request: Request) -> HttpMetrics:
 Reader = Annotated[FiguresReader, Depends(_reader)]
 
 
-@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+@router.get(
+    "/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}, "application/json": {}}}}
+)
 async def metrics(
     request: Request,
     caller: Caller,

@@ -14,7 +14,7 @@ from benchmarks.figures import Figures
 from benchmarks.harness import Work, take_turns
 
 ROOT = Path(__file__).parents[1]
-APART = {"figures", "harness", "engine", "__main__", "recall_fit"}
+APART = {"reader_data", "reader_fit", "reader_network", "figures", "harness", "engine", "__main__", "recall_fit"}
 """What the benchmarks share, and what is started by another."""
 
 

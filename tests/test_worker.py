@@ -24,7 +24,7 @@ from worker import work
 
 Lumina = Callable[..., AbstractAsyncContextManager[Runner]]
 
-LEASE_S = 1.5
+LEASE_S = 4.0
 CRAWL = {"topics": ["Mandelbrot set"], "hops": 3, "max_nodes": 64}
 
 CHILD = """
@@ -103,6 +103,8 @@ async def finish(runner: Runner, task: Task) -> Task:
     taking = asyncio.create_task(take_tasks(runner, queue, ["crawl"], stop=stop))
     async with asyncio.timeout(60):
         while (await queue.get(task.id)).status in ("queued", "running", "retrying"):
+            if taking.done():
+                await taking  # it ends only with an error
             await asyncio.sleep(0.02)
     stop.set()
     await taking

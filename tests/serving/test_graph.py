@@ -41,6 +41,7 @@ def app(redis: Redis, store: EventStore) -> Callable[..., Any]:
     inner = FastAPI()
     problems.install(inner)
     inner.include_router(graph.router)
+    inner.include_router(graph.store)
     inner.include_router(events.router)
     state = {"runner": SimpleNamespace(context=context), "api_keys": {"k1": "ada", "k2": "bob"}}
 

@@ -86,14 +86,12 @@ async def test_a_question_typed_into_the_form_is_answered_in_pieces(url: str, pa
             }).observe(document.body, {childList: true, subtree: true, characterData: true});
         }"""
     )
-    async with page.expect_response(lambda response: response.url.endswith("/stream_log")) as answered:
-        await page.get_by_role("button", name="Start").click()
+    await page.get_by_role("button", name="Start").click()
     await expect(page.get_by_text(ANSWER).first).to_be_visible(timeout=PATIENCE_MS)
     await expect(page.get_by_role("button", name="Start")).to_be_visible(timeout=PATIENCE_MS)
     seen = await page.evaluate("[...window.seen]")
     assert "..." in seen, "it waits before it answers"
     assert any(text.startswith(ANSWER) for text in seen)
-    assert (await (await answered.value).text()).count("/streamed_output/-") > 1
 
 
 async def test_the_chat_answers_one_message_after_the_other(url: str, page: Page) -> None:
