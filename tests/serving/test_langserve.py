@@ -323,6 +323,11 @@ async def test_another_application_has_its_own_routes_and_both_live_in_one_proce
         dinner = await remote(url).ainvoke({"topics": ["omelette"], "intent": "dinner"})
         intents = (await client.get("masterchat/input_schema")).json()["properties"]["intent"]["enum"]
         assert (await client.get("crawl/input_schema")).status_code == 404
+        figures = (await client.get(f"{url}/metrics")).text
+        models = [one["id"] for one in (await client.get(f"{url}/v1/models")).json()["data"]]
+    assert all(f'lumina_agent_runs_total{{agent="{name}",outcome="ok"}}' in figures for name in ("cook", "pantry"))
+    assert 'agent="crawl"' not in figures
+    assert {"lumina", "lumina-cook"} <= set(models)
     assert bought["bought"] == ["milk", "flour"]
     assert missing.value.response.status_code == 422
     assert dinner.response_metadata["outcome"]["status"] == "done"
