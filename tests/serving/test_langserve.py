@@ -337,7 +337,7 @@ async def test_another_application_has_its_own_routes_and_both_live_in_one_proce
     schemas = described["components"]["schemas"]
     [asked] = [
         schema for name, schema in schemas.items() if name.endswith("MasterchatInput")
-    ]  # LangServe may prefix it
+    ]
     assert "wiki_qa" in asked["properties"]["intent"]["enum"]
 
 
