@@ -335,9 +335,7 @@ async def test_another_application_has_its_own_routes_and_both_live_in_one_proce
     described = shipped.openapi()
     assert "/runnables/crawl/invoke" in described["paths"]
     schemas = described["components"]["schemas"]
-    [asked] = [
-        schema for name, schema in schemas.items() if name.endswith("MasterchatInput")
-    ]
+    [asked] = [schema for name, schema in schemas.items() if name.endswith("MasterchatInput")]
     assert "wiki_qa" in asked["properties"]["intent"]["enum"]
 
 
