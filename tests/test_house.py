@@ -43,7 +43,7 @@ ENTRY_POINTS = {
     *("task_commands", "upkeep", "services", "evaluation"),
 }
 OUTSIDE = {
-    *(".venv", ".venv-clients", ".venv-manifests", ".venv-peers", ".venv-studio"),
+    *(".venv", ".venv-clients", ".venv-manifests", ".venv-peers", ".venv-studio", ".venv-webui"),
     *("build", "tests", "benchmarks", "notebooks", "hooks"),
 }
 SOURCES = [path for path in sorted(ROOT.rglob("*.py")) if not OUTSIDE & set(path.relative_to(ROOT).parts)]
