@@ -180,5 +180,5 @@ def _merged(waiting: Mapping[str, deque[Followed]], unfinished: Mapping[str, Any
         heads = [line for line in waiting.values() if line]
         if not heads:
             break
-        merged.append(min(heads, key=lambda line: line[0].order).popleft())
+        merged.append(min(heads, key=lambda line: line[0].place).popleft())
     return merged

@@ -217,7 +217,7 @@ class FanOut:
             entries += read
         if not entries:
             return
-        entries.sort(key=lambda entry: entry.order)
+        entries.sort(key=lambda entry: entry.place)
         if self._enriching():
             await self.enrich(entries)
         # No await from here on. Who has left and come back meanwhile begins at a place of his own.

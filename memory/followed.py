@@ -55,6 +55,12 @@ class Followed:
         self._text: str | None = None
         self._enriched: str | None = None
 
+    @property
+    def place(self) -> tuple[int, bool, int]:
+        """What entries of several streams are ordered by: within a millisecond a task is submitted before it starts."""
+        ms, seq = self.order
+        return ms, self.stream != keys.TASKS_STREAM, seq
+
     def text(self, *, enriched: bool = False) -> str:
         """The event as one line of JSON: ``stream``, ``id``, ``type``, ``ts``, ``agent``, ``task_id``, ``data``.
 

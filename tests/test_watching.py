@@ -45,9 +45,9 @@ async def test_a_frame_shows_what_was_done_within_eighty_columns(
         async with httpx.AsyncClient(base_url=url, headers={"X-API-Key": "k1"}, timeout=60) as client:
             asked = {"message": "Who proved that it is connected?", "mode": "wiki_qa", "topics": ["Mandelbrot set"]}
             (await client.post("/masterchat/chat", json={**asked, "max_nodes": 2})).raise_for_status()
-            while not (await client.post("/events/query", json={"sql": "FROM events WHERE type = 'plan.done'"})).json()[
-                "rows"
-            ]:
+            # Both sides of the conversation are told of a moment after the answer.
+            sql = "SELECT count(*) FROM events WHERE type IN ('plan.done', 'chat.message')"
+            while (await client.post("/events/query", json={"sql": sql})).json()["rows"] != [[3]]:
                 await asyncio.sleep(0.02)
         assert await watch(settings, url, as_json=True)
         figures = json.loads(capsys.readouterr().out)
