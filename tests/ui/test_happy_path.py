@@ -51,6 +51,7 @@ async def queue(page: Page, title: str) -> None:
     await expect(page.locator("#crawl-titles")).to_have_value("")
 
 
+@pytest.mark.timeout(300)
 async def test_somebody_asks_reads_what_was_cited_and_watches_plan_graph_and_tasks(
     url: str, open_page: OpenPage
 ) -> None:
