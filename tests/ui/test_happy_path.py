@@ -93,18 +93,13 @@ async def test_somebody_asks_reads_what_was_cited_and_watches_plan_graph_and_tas
     await expect(watcher.locator("#graph-card .summary")).not_to_contain_text("Not summarised")
 
     await go(page, "tasks")
-    cancelled = page.locator('.task[data-status="cancelled"]')
-    before_cancelled = await cancelled.count()
     for title in ("Koch snowflake", "Julia set", "Fractal", "Logistic map", "Newton fractal", "Cantor set"):
         await queue(page, title)
-        task = page.locator(".task").filter(has_text=title).first
-        await expect(task.locator(".badge")).to_have_text(re.compile("running|complete"), timeout=ANSWERED_MS)
-        if await task.locator(".badge").inner_text() == "running":  # it waits for its turn, or is at work
-            await task.get_by_role("button", name="Cancel").click()
-            await expect(task.locator(".badge")).to_have_text(re.compile("cancelled|complete"))
-        if await cancelled.count() > before_cancelled:
-            break
-    await expect(cancelled.first.get_by_role("button", name="Retry")).to_be_visible()
+    # The server crawls twice a minute: the last of six waits for its turn, however quick or slow the machine is.
+    task = page.locator(".task").filter(has_text="Cantor set").first
+    await task.get_by_role("button", name="Cancel").click()
+    await expect(task.locator(".badge")).to_have_text("cancelled")
+    await expect(task.get_by_role("button", name="Retry")).to_be_visible()
 
     await go(page, "events")
     await expect(page.locator("#events-list tr").filter(has_text="task.cancel").first).to_be_visible()
