@@ -17,6 +17,7 @@ from langchain_core.messages.ai import UsageMetadata
 from rich.console import Console
 
 from agents.spec import RunRequest, Usage
+from commands.terminal import show_outcome
 from graphs.notices import budget_sentence
 from graphs.runs import Runner
 from models.budget import Budget
@@ -26,7 +27,6 @@ from models.prices import Price, PriceTable
 from models.providers import Given
 from server import create_app
 from settings import load_settings
-from terminal import show_outcome
 
 Lumina = Callable[..., AbstractAsyncContextManager[Runner]]
 

@@ -23,14 +23,8 @@ LEVELS = {
     "server": 7,
     "worker": 7,
     "studio": 7,
-    "terminal": 7,
     "logs": 1,
     "commands": 8,
-    "planning": 9,
-    "upkeep": 9,
-    "doctor": 9,
-    "watching": 9,
-    "task_commands": 9,
     "evaluation": 9,
     "cli": 10,
     "masterchat": 0,
@@ -38,10 +32,7 @@ LEVELS = {
 }
 """Every module and package of the root; a room may use those below it. ``masterchat`` and ``deploy`` stand alone."""
 
-ENTRY_POINTS = {
-    *("server", "worker", "studio", "cli", "commands", "planning", "watching", "doctor"),
-    *("task_commands", "upkeep", "services", "evaluation"),
-}
+ENTRY_POINTS = {"server", "worker", "studio", "cli", "commands", "services", "evaluation"}
 OUTSIDE = {
     *(".venv", ".venv-clients", ".venv-manifests", ".venv-peers", ".venv-studio", ".venv-webui"),
     *("build", "tests", "benchmarks", "notebooks", "hooks"),

@@ -10,9 +10,9 @@ from xml.etree import ElementTree
 import pytest
 
 from agents.spec import RunRequest
+from commands.planning import NotDrawable, UnknownTask, draw_goals, replay_task
 from graphs.planner import ReplayDiffers
 from graphs.runs import Runner
-from planning import NotDrawable, UnknownTask, draw_goals, replay_task
 from settings import load_settings
 
 ROOT = Path(__file__).parents[1]

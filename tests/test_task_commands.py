@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 from rich.console import Console
 
-import task_commands
+from commands.tasks import Desk, QueueDesk, TaskRefused, show_page, show_task
 from graphs.application import load_application
 from graphs.runs import InvalidRequest
 from graphs.tasks import InvalidTask, KeyUsed
 from memory.tasks import TaskNotRetryable, TaskQueue, UnknownTask
 from settings import load_settings
-from task_commands import Desk, QueueDesk, TaskRefused
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def desk(queue: TaskQueue) -> Desk:
     return QueueDesk(queue, load_application(load_settings().goal_file)[1], "ada")
 
 
-def shown(view: task_commands.Show, found: dict[str, Any], width: int = 80) -> str:
+def shown(view: Callable[[Console, Mapping[str, Any]], None], found: dict[str, Any], width: int = 80) -> str:
     console = Console(file=io.StringIO(), width=width)
     view(console, found)
     assert isinstance(console.file, io.StringIO)
@@ -42,10 +42,10 @@ async def test_a_task_goes_through_the_desk_and_back(desk: Desk, queue: TaskQueu
     await lease.fail("it is [red]broken", retry=False)
     page = await desk.tasks(status="dead", kind="crawl", cursor=None, limit=5)
     assert [one["id"] for one in page["tasks"]] == [task["id"]]
-    listed = shown(task_commands._show_page, page)
+    listed = shown(show_page, page)
     assert task["id"] in listed
     assert "[bold]" in listed
-    assert "it is [red]broken" in shown(task_commands._show_task, await desk.get(task["id"]))
+    assert "it is [red]broken" in shown(show_task, await desk.get(task["id"]))
     assert (await desk.retry(task["id"]))["status"] == "queued"
     with pytest.raises(TaskNotRetryable, match="is queued"):
         await desk.retry(task["id"])
@@ -79,7 +79,7 @@ async def test_tasks_of_others_are_not_there(desk: Desk, queue: TaskQueue) -> No
         with pytest.raises(UnknownTask):
             await call(other.id)
     page = await desk.tasks(status=None, kind=None, cursor=None, limit=5)
-    assert "no tasks" in shown(task_commands._show_page, page)
+    assert "no tasks" in shown(show_page, page)
     assert (await queue.get(other.id)).status == "queued"
 
 
@@ -87,7 +87,7 @@ async def test_a_list_of_every_status_fits_a_terminal(desk: Desk) -> None:
     for number in range(3):
         await desk.submit(None, {"kind": "summarise", "topics": [f"A topic with a long name {number}"]})
     page = await desk.tasks(status=None, kind=None, cursor=None, limit=2)
-    lines = shown(task_commands._show_page, page).splitlines()
+    lines = shown(show_page, page).splitlines()
     assert all(task["id"] in "\n".join(lines) for task in page["tasks"])
     assert "summarise" in lines[1]
     assert f"--cursor {page['cursor']}" in lines[-1]

@@ -17,9 +17,9 @@ import httpx
 import pytest
 from rich.console import Console
 
-from commands import ServerError
+from commands.running import ServerError
+from commands.watching import frame, watch
 from settings import Settings, load_settings
-from watching import frame, watch
 
 Live = Callable[..., AbstractAsyncContextManager[str]]
 ROOT = Path(__file__).parents[1]

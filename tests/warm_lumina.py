@@ -19,13 +19,13 @@ def serve(path: str) -> None:
     """Answer until the process is ended."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
     import cli
-    import commands
-    import planning
+    import commands.planning
+    import commands.running
     import server
 
     assert cli
-    assert commands
-    assert planning
+    assert commands.planning
+    assert commands.running
     assert server
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listening:

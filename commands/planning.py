@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import masterchat
-from commands import ServerError, running_server
+from commands.running import ServerError, running_server
 from errors import LuminaError
 from graphs.application import load_application
 from graphs.drawing import goals_mermaid, hasse_mermaid, hasse_svg

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 import masterchat
-from commands import running_server
+from commands.running import running_server
 from errors import LuminaError
 from graphs.application import load_application
 from memory.events import open_events

@@ -1,105 +1,36 @@
-"""``lumina tasks``: what is queued, for a running server or, where there is none, for the next one.
-
-The options are read here, and everything heavy is imported inside the commands, as in ``cli``.
-"""
+"""Where ``lumina tasks`` asks, the running server or the queue itself, and how it shows what it is told."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, cast
+from typing import Any, Protocol, cast, get_args
 
-import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
+import masterchat
+from commands.running import ServerError, running_server
+from commands.terminal import show_outcome
 from errors import LuminaError
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from graphs.goals import GoalFile
-    from masterchat import MasterChat
-    from memory.task_records import Status, Task
-    from memory.tasks import TaskQueue
-    from settings import Settings
-
-app = typer.Typer(
-    no_args_is_help=True,
-    help="Queue work, see how far it is, cancel it, send it back.\n\n"
-    "A running server on the same DATA_DIR is asked; where there is none, the queue itself. Tasks run in "
-    "[bold]lumina serve[/] and in every [bold]lumina worker[/].",
-    rich_markup_mode="rich",
-)
-
-TaskId = Annotated[str, typer.Argument(metavar="TASK_ID", help="As `lumina tasks list` shows it.", show_default=False)]
-DataDir = Annotated[
-    Path | None, typer.Option(help="Where everything is kept. [dim]DATA_DIR[/]", show_default=".lumina")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+from graphs.application import load_application
+from graphs.goals import GoalFile
+from masterchat import MasterChat
+from memory.redis_server import open_redis
+from memory.task_records import Status, Task
+from memory.tasks import TaskQueue
+from serving.tasks import TaskRequest, TaskView, get_task, list_tasks, submit_checked
+from settings import DEFAULT_OWNER, Settings
 
 COLOURS = {"complete": "green", "dead": "red", "running": "yellow", "retrying": "yellow", "cancelled": "dim"}
 
 
 class TaskRefused(LuminaError):
     """The server, or the queue, did not do what was asked of it."""
-
-
-@app.command("list")
-def list_tasks(
-    status: Annotated[
-        str | None, typer.Option(help="queued, running, retrying, complete, dead or cancelled.", show_default="any")
-    ] = None,
-    kind: Annotated[str | None, typer.Option(help="crawl, ask, summarise, plan …", show_default="any")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=200, help="How many at most.")] = 20,
-    cursor: Annotated[str | None, typer.Option(help="Go on after a page that ended with this.")] = None,
-    data_dir: DataDir = None,
-    as_json: AsJson = False,
-) -> None:
-    """List your tasks, newest first."""
-
-    async def ask(desk: Desk) -> dict[str, Any]:
-        return await desk.tasks(status=status, kind=kind, cursor=cursor, limit=limit)
-
-    _do(ask, data_dir, as_json, _show_page)
-
-
-@app.command()
-def show(task_id: TaskId, data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Show one task: its progress and, at the end, its result or error."""
-    _do(lambda desk: desk.get(task_id), data_dir, as_json, _show_task)
-
-
-@app.command()
-def submit(
-    message: Annotated[str, typer.Argument(help="The question or instruction.", show_default=False)] = "",
-    topic: Annotated[
-        list[str] | None, typer.Option("--topic", "-t", help="Article to start from; again for more than one.")
-    ] = None,
-    kind: Annotated[str, typer.Option(help="crawl, ask, summarise or plan.")] = "crawl",
-    hops: Annotated[int, typer.Option(min=0, max=5, help="How many links away from a topic the crawl goes.")] = 1,
-    max_nodes: Annotated[int, typer.Option(min=1, max=5000, help="How many pages a crawl reads at most.")] = 30,
-    key: Annotated[str | None, typer.Option(help="Idempotency key: the same key gives the same task.")] = None,
-    data_dir: DataDir = None,
-    as_json: AsJson = False,
-) -> None:
-    """Queue a task, for example: lumina tasks submit --topic "Mandelbrot set" --max-nodes 10."""
-    fields = {"kind": kind, "message": message, "topics": topic or [], "hops": hops, "max_nodes": max_nodes}
-    _do(lambda desk: desk.submit(key, fields), data_dir, as_json, _show_task)
-
-
-@app.command()
-def cancel(task_id: TaskId, data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Cancel a task; one that runs stops within two seconds, and one that has ended stays as it is."""
-    _do(lambda desk: desk.cancel(task_id), data_dir, as_json, _show_task)
-
-
-@app.command()
-def retry(task_id: TaskId, data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Queue a dead or cancelled task again, with all its attempts."""
-    _do(lambda desk: desk.retry(task_id), data_dir, as_json, _show_task)
 
 
 class Desk(Protocol):
@@ -162,17 +93,11 @@ class QueueDesk:
 
     async def tasks(self, *, status: str | None, kind: str | None, cursor: str | None, limit: int) -> dict[str, Any]:
         """See ``Desk``."""
-        from serving.tasks import list_tasks
-
         page = await list_tasks(self._owner, self._queue, _checked_status(status), kind, _checked(cursor), limit)
         return page.model_dump(mode="json")
 
     async def submit(self, key: str | None, fields: dict[str, Any]) -> dict[str, Any]:
         """See ``Desk``."""
-        from pydantic import ValidationError
-
-        from serving.tasks import TaskRequest, submit_checked
-
         try:
             body = TaskRequest(**fields)
         except ValidationError as error:
@@ -182,8 +107,6 @@ class QueueDesk:
 
     async def get(self, task_id: str) -> dict[str, Any]:
         """See ``Desk``."""
-        from serving.tasks import get_task
-
         return (await get_task(task_id, self._owner, self._queue)).model_dump(mode="json")
 
     async def cancel(self, task_id: str) -> dict[str, Any]:
@@ -198,16 +121,10 @@ class QueueDesk:
 
 
 def _seen(task: Task) -> dict[str, Any]:
-    from serving.tasks import TaskView
-
     return TaskView.of(task).model_dump(mode="json")
 
 
 def _checked_status(status: str | None) -> Status | None:
-    from typing import get_args
-
-    from memory.task_records import Status
-
     if status is not None and status not in get_args(Status):
         raise TaskRefused(f"--status {status} is not known; accepted: {', '.join(get_args(Status))}")
     return cast("Status | None", status)
@@ -222,13 +139,6 @@ def _checked(cursor: str | None) -> str | None:
 @contextlib.asynccontextmanager
 async def open_desk(settings: Settings) -> AsyncIterator[Desk]:
     """The running server, or else the queue, as the owner of the first key."""
-    import masterchat
-    from commands import ServerError, running_server
-    from graphs.application import load_application
-    from memory.redis_server import open_redis
-    from memory.tasks import TaskQueue
-    from settings import DEFAULT_OWNER
-
     key, owner = next(iter(settings.api_keys().items()), (None, DEFAULT_OWNER))
     url = running_server(settings)
     if url:
@@ -244,29 +154,13 @@ async def open_desk(settings: Settings) -> AsyncIterator[Desk]:
         yield QueueDesk(TaskQueue(redis), goals, owner)
 
 
-Show = Callable[["Console", Mapping[str, Any]], None]
+def show(console: Console, found: Mapping[str, Any]) -> None:
+    """Print a page of tasks, or one task."""
+    (show_page if "tasks" in found else show_task)(console, found)
 
 
-def _do(ask: Callable[[Desk], Awaitable[dict[str, Any]]], data_dir: Path | None, as_json: bool, view: Show) -> None:
-    from rich.console import Console
-
-    from settings import load_settings
-
-    async def run() -> dict[str, Any]:
-        async with open_desk(load_settings(data_dir=data_dir)) as desk:
-            return await ask(desk)
-
-    found = asyncio.run(run())
-    if as_json:
-        print(json.dumps(found, ensure_ascii=False, indent=2))
-    else:
-        view(Console(), found)
-
-
-def _show_page(console: Console, page: Mapping[str, Any]) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
+def show_page(console: Console, page: Mapping[str, Any]) -> None:
+    """Print a page of tasks, a line each."""
     if not page["tasks"]:
         console.print("no tasks; `lumina tasks submit --help` says how to queue one")
         return
@@ -282,10 +176,8 @@ def _show_page(console: Console, page: Mapping[str, Any]) -> None:
         console.print(f"[dim]more with --cursor {page['cursor']}[/]", highlight=False)
 
 
-def _show_task(console: Console, task: Mapping[str, Any]) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
+def show_task(console: Console, task: Mapping[str, Any]) -> None:
+    """Print all that is known of a task, and its result."""
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     table.add_row("id", task["id"])
     table.add_row("kind", task["kind"])
@@ -304,8 +196,6 @@ def _show_task(console: Console, task: Mapping[str, Any]) -> None:
     if "explanation" in result:
         console.print(result["explanation"], markup=False, highlight=False)
     elif "report" in result:
-        from terminal import show_outcome
-
         started, finished = (datetime.fromisoformat(task[name]) for name in ("started", "finished"))
         show_outcome(console, result, seconds=(finished - started).total_seconds(), details=True)
     elif result:

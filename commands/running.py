@@ -19,6 +19,7 @@ from rich.table import Table
 
 import masterchat
 from agents.spec import RunRequest
+from commands.terminal import RunView, show_outcome
 from errors import LuminaError
 from graphs.intents import find_intent
 from graphs.runs import RunEvent, Runner, new_task_id
@@ -26,7 +27,6 @@ from memory.events import open_events
 from server import address_file
 from services import open_runner
 from settings import DEFAULT_OWNER, Settings
-from terminal import RunView, show_outcome
 
 CONNECT_S = 0.5
 """A server on this machine that takes longer to accept a connection counts as gone."""

@@ -19,7 +19,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 import masterchat
-from commands import ServerError, running_server
+from commands.running import ServerError, running_server
 from errors import LuminaError
 from graphs.pruning import PruneRequest, prune
 from graphs.tasks import check_payload

@@ -1,0 +1,48 @@
+"""The options that several commands have, and what each of them does first and last."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from logs import open_logs
+
+if TYPE_CHECKING:
+    from settings import Settings
+
+Topics = Annotated[
+    list[str] | None, typer.Option("--topic", "-t", help="Article to start from; give it again for more than one.")
+]
+Hops = Annotated[int, typer.Option(min=0, max=5, help="How many links away from a topic the crawl goes.")]
+MaxNodes = Annotated[int, typer.Option(min=1, max=5000, help="How many pages a crawl reads at most, per topic.")]
+Source = Annotated[
+    str | None,
+    typer.Option(help="URL of a MediaWiki's api.php, or a .zim file. [dim]WIKI_SOURCE[/]", show_default=False),
+]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Where everything is kept. [dim]DATA_DIR[/]", show_default=".lumina")
+]
+TaskId = Annotated[
+    str | None, typer.Option(help="Go on with this task from its last checkpoint, or give the task an id.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+
+def read_settings(**overrides: Any) -> Settings:
+    """The settings, with the options that were given; log records go where they say, warnings and worse by default."""
+    from settings import load_settings
+
+    settings = load_settings(**overrides)
+    chosen = settings.log_level if "log_level" in settings.model_fields_set else "WARNING"
+    open_logs(level=chosen, format=settings.log_format, secrets=settings.secrets(), times=False)
+    return settings
+
+
+def carry_out(work: Coroutine[Any, Any, bool]) -> None:
+    """Run a command's coroutine; False means that it did not come to a good end."""
+    if not asyncio.run(work):
+        raise typer.Exit(1)

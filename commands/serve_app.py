@@ -1,0 +1,119 @@
+"""The commands that stay: serve, work, and watch what serves."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from commands.options import AsJson, DataDir, Source, carry_out, read_settings
+from logs import open_logs
+
+if TYPE_CHECKING:
+    from settings import Settings
+
+app = typer.Typer()
+
+
+class RoleName(StrEnum):
+    """The roles of `lumina serve`; serving/roles.py says what each is."""
+
+    all = "all"
+    hub = "hub"
+    graph_api = "graph-api"
+    event_mux = "event-mux"
+    masterchat = "masterchat"
+    indexer = "indexer"
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address; anything but loopback needs LUMINA_API_KEYS.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port.", show_default="the role's")] = None,
+    role: Annotated[
+        RoleName, typer.Option(help="The part to serve; each role runs in a process of its own, beside the others.")
+    ] = RoleName.all,
+    wiki_source: Source = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Everything over HTTP, until Ctrl-C; or one part of it.
+
+    Ports: hub 8000, graph-api 8001, event-mux 8100 (WS_PORT), masterchat 8300, indexer 8400. The roles share REDIS_URL
+    or DATA_DIR. masterchat alone holds the event store. Without QDRANT_URL the hub holds the vectors, indexes, and runs
+    tasks; with it indexer indexes, and tasks are for `lumina worker`.
+    """
+    from server import serve as run_server
+    from serving.roles import ROLES
+
+    settings = read_settings(wiki_source=wiki_source, data_dir=data_dir)
+    log = "serve.log" if role is RoleName.all else f"serve-{role.value}.log"
+    _open_server_logs(settings, settings.data_dir / "logs" / log)
+    carry_out(run_server(settings, host=host, port=port, role=ROLES[role.value]))
+
+
+@app.command()
+def worker(
+    kinds: Annotated[
+        str, typer.Option(help="Task kinds to take, separated by commas.", show_default="all that it can run")
+    ] = "",
+    concurrency: Annotated[int, typer.Option(min=1, max=64, help="Tasks at a time, all in this process.")] = 1,
+    wiki_source: Source = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Take tasks from the queue and run them, until Ctrl-C or SIGTERM.
+
+    What runs then is handed back at once, and another worker goes on from its last checkpoint; so it is, within 15 s,
+    when a worker is killed. Start as many as you like, here on the same DATA_DIR or on other hosts with REDIS_URL set
+    to the same Redis. `lumina serve` takes tasks too, one at a time.
+
+    `crawl`, `plan` and `report` need Redis and the encyclopaedia only; `ask` and `summarise` retrieve and need
+    QDRANT_URL. What a crawl has read becomes searchable where `lumina serve` runs. `lumina tasks` queues work and
+    shows it.
+    """
+    from worker import work
+
+    wanted = [kind.strip() for kind in kinds.split(",") if kind.strip()]
+    settings = read_settings(wiki_source=wiki_source, data_dir=data_dir)
+    _open_server_logs(settings)
+    carry_out(work(settings, kinds=wanted, concurrency=concurrency))
+
+
+@app.command()
+def top(
+    url: Annotated[str | None, typer.Option(help="A server elsewhere.", show_default="the one on DATA_DIR")] = None,
+    once: Annotated[bool, typer.Option("--once", help="Show one frame and end.")] = False,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Watch a running server: memory, tasks, agents, streams, cost; again every second, until Ctrl-C."""
+    from commands.watching import watch
+
+    carry_out(watch(read_settings(data_dir=data_dir), url, once=once, as_json=as_json))
+
+
+@app.command()
+def doctor(
+    url: Annotated[
+        str | None, typer.Option(help="Ask a running role instead, such as http://127.0.0.1:8000; quick.")
+    ] = None,
+    alive: Annotated[bool, typer.Option("--alive", help="With --url: any answer is well.")] = False,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at every dependency and setting, and say which is used and why; 1 where one does not work."""
+    if url is not None:
+        from serving.probe import probe
+
+        if not probe(url, alive=alive, as_json=as_json):
+            raise typer.Exit(1)
+        return
+    from commands.doctor import examine
+
+    carry_out(examine(read_settings(data_dir=data_dir), as_json=as_json))
+
+
+def _open_server_logs(settings: Settings, file: Path | None = None) -> None:
+    """A server tells more than a command that somebody watches."""
+    open_logs(level=settings.log_level, format=settings.log_format, secrets=settings.secrets(), file=file)
