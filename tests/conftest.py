@@ -6,14 +6,16 @@ import asyncio
 import os
 import socket
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
+import httpx
 import numpy as np
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
@@ -141,11 +143,65 @@ def lumina(tmp_path: Path, sample: Path) -> Lumina:
     return open_one
 
 
+@asynccontextmanager
+async def _started(app: FastAPI) -> AsyncIterator[Callable[..., Awaitable[None]]]:
+    """The application between its start and its end, as ASGI servers call it."""
+    async with app.router.lifespan_context(app) as state:
+
+        async def asgi(scope: Any, receive: Any, send: Any) -> None:
+            await app({**scope, "state": dict(state or {})}, receive, send)
+
+        yield asgi
+
+
+Connect = Callable[[FastAPI], AbstractAsyncContextManager[httpx.AsyncClient]]
+
+
+@pytest.fixture
+def connect() -> Connect:
+    """Starts an application; a client that talks to it without a socket comes out."""
+
+    @asynccontextmanager
+    async def open_client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+        async with (
+            _started(app) as asgi,
+            httpx.AsyncClient(transport=httpx.ASGITransport(asgi), base_url="http://lumina", timeout=60) as client,
+        ):
+            yield client
+
+    return open_client
+
+
+Listen = Callable[[FastAPI], AbstractAsyncContextManager[str]]
+
+
+@pytest.fixture
+def listen() -> Listen:
+    """Starts an application on a real socket; the URL comes out."""
+
+    @asynccontextmanager
+    async def serve(app: FastAPI) -> AsyncIterator[str]:
+        async with _started(app) as asgi:
+            config = uvicorn.Config(
+                asgi, lifespan="off", log_level="error", log_config=None, timeout_graceful_shutdown=1
+            )
+            server = uvicorn.Server(config)
+            with socket.create_server(("127.0.0.1", 0)) as listening:
+                serving = asyncio.create_task(server.serve([listening]))
+                try:
+                    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+                finally:
+                    server.should_exit = True
+                    await serving
+
+    return serve
+
+
 Live = Callable[..., AbstractAsyncContextManager[str]]
 
 
 @pytest.fixture
-def live(lumina: Lumina, tmp_path: Path) -> Live:
+def live(lumina: Lumina, tmp_path: Path, listen: Listen) -> Live:
     """Serves the application on a real socket; the URL comes out.
 
     ``keys`` sets LUMINA_API_KEYS, ``logs`` are arguments of ``RunLogs``, the others go to ``lumina``.
@@ -158,20 +214,8 @@ def live(lumina: Lumina, tmp_path: Path) -> Live:
             open_runner=lambda _: lumina(**overrides),
             open_turns=lambda runner: open_turns(runner, RunLogs(runner.context.redis, **logs or {})),
         )
-        async with app.router.lifespan_context(app) as state:
-
-            async def asgi(scope: Any, receive: Any, send: Any) -> None:
-                await app({**scope, "state": dict(state or {})}, receive, send)
-
-            config = uvicorn.Config(
-                asgi, lifespan="off", log_level="error", log_config=None, timeout_graceful_shutdown=1
-            )
-            server = uvicorn.Server(config)
-            with socket.create_server(("127.0.0.1", 0)) as listening:
-                serving = asyncio.create_task(server.serve([listening]))
-                yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-                server.should_exit = True
-                await serving
+        async with listen(app) as url:
+            yield url
 
     return serve
 

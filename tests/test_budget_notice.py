@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from langchain_core.language_models import BaseChatModel, GenericFakeChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata
@@ -28,6 +29,7 @@ from models.providers import Given
 from server import create_app
 from settings import load_settings
 
+Connect = Callable[[FastAPI], AbstractAsyncContextManager[httpx.AsyncClient]]
 Lumina = Callable[..., AbstractAsyncContextManager[Runner]]
 
 QUESTION = "Who proved that the Mandelbrot set is connected?"
@@ -120,21 +122,17 @@ async def test_within_the_budget_there_is_nothing_to_tell(lumina: Lumina) -> Non
         ({"mode": "chat"}, "1 paid call was refused"),
     ],
 )
-async def test_the_json_answer_says_it(lumina: Lumina, tmp_path: Path, body: dict[str, Any], words: str) -> None:
+async def test_the_json_answer_says_it(
+    lumina: Lumina, tmp_path: Path, connect: Connect, body: dict[str, Any], words: str
+) -> None:
     @asynccontextmanager
     async def open_one(_: Any) -> AsyncIterator[Runner]:
         async with lumina() as opened:
             yield on_budget(opened, 0.000_01)
 
     app = create_app(load_settings(data_dir=tmp_path / "data"), open_runner=open_one)
-
-    async def asgi(scope: Any, receive: Any, send: Any) -> None:
-        await app({**scope, "state": dict(state)}, receive, send)
-
-    async with app.router.lifespan_context(app) as found:
-        state = dict(found or {})
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(asgi), base_url="http://l", timeout=60) as client:
-            answer = (await client.post("/masterchat/chat", json={"message": QUESTION, **body})).json()
+    async with connect(app) as client:
+        answer = (await client.post("/masterchat/chat", json={"message": QUESTION, **body})).json()
     [notice] = answer["notices"]
     assert words in notice
     assert "the local model cheap answered" in notice

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -12,8 +12,8 @@ import pytest
 
 from agents.spec import RunRequest
 from graphs.runs import Runner
+from tests.logged_source import Logged, requests
 from tools.wikipedia.opening import open_source
-from tools.wikipedia.source import Fetched, WikiSource
 
 Lumina = Callable[..., AbstractAsyncContextManager[Runner]]
 
@@ -23,7 +23,8 @@ CHILD = """
 import asyncio, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_resume import Logged, REQUEST
+from tests.logged_source import Logged
+from test_resume import REQUEST
 from services import open_runner
 from settings import load_settings
 from tools.wikipedia.opening import open_source
@@ -37,28 +38,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-class Logged:
-    """An encyclopaedia that notes the titles of every request when it has been answered, after a wait."""
-
-    def __init__(self, source: WikiSource, log: Path, seconds: float = 0) -> None:
-        self._source, self._log, self._seconds = source, log, seconds
-        self.name = source.name
-        self.suggest, self.search, self.revisions = source.suggest, source.search, source.revisions
-
-    async def fetch(self, titles: Sequence[str]) -> Fetched:
-        await asyncio.sleep(self._seconds)
-        with self._log.open("a") as file:  # one line, in a test
-            file.write("|".join(titles) + "\n")
-        return await self._source.fetch(titles)
-
-    async def aclose(self) -> None:
-        await self._source.aclose()
-
-
-def requests(log: Path) -> list[list[str]]:
-    return [line.split("|") for line in log.read_text().splitlines()] if log.exists() else []
 
 
 @pytest.mark.slow

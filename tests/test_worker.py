@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -18,8 +18,8 @@ from graphs.tasks import take_tasks
 from memory.task_records import Task
 from memory.tasks import TaskQueue
 from settings import InvalidSettings, load_settings
+from tests.logged_source import Logged, requests
 from tools.wikipedia.opening import open_source
-from tools.wikipedia.source import Fetched, WikiSource
 from worker import work
 
 Lumina = Callable[..., AbstractAsyncContextManager[Runner]]
@@ -31,7 +31,8 @@ CHILD = """
 import asyncio, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_worker import Logged, LEASE_S
+from tests.logged_source import Logged
+from test_worker import LEASE_S
 from graphs.tasks import take_tasks
 from memory.tasks import TaskQueue
 from services import open_runner
@@ -53,28 +54,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-class Logged:
-    """An encyclopaedia that notes the titles of every request when it has been answered, after a wait."""
-
-    def __init__(self, source: WikiSource, log: Path, seconds: float = 0) -> None:
-        self._source, self._log, self._seconds = source, log, seconds
-        self.name = source.name
-        self.suggest, self.search, self.revisions = source.suggest, source.search, source.revisions
-
-    async def fetch(self, titles: Sequence[str]) -> Fetched:
-        await asyncio.sleep(self._seconds)
-        with self._log.open("a") as file:  # one line, in a test
-            file.write("|".join(titles) + "\n")
-        return await self._source.fetch(titles)
-
-    async def aclose(self) -> None:
-        await self._source.aclose()
-
-
-def requests(log: Path) -> list[list[str]]:
-    return [line.split("|") for line in log.read_text().splitlines()] if log.exists() else []
 
 
 async def start_child(entry: str, sample: Path, tmp_path: Path) -> Process:

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 import schemathesis
-import uvicorn
+from fastapi import FastAPI
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.output_parsers import StrOutputParser
 from langserve import RemoteRunnable
@@ -25,6 +25,8 @@ from settings import load_settings
 from tools.wikipedia.source import Fetched
 
 Lumina = Callable[..., AbstractAsyncContextManager[Runner]]
+Connect = Callable[[FastAPI], AbstractAsyncContextManager[httpx.AsyncClient]]
+Listen = Callable[[FastAPI], AbstractAsyncContextManager[str]]
 Serve = Callable[..., AbstractAsyncContextManager[str]]
 
 KITCHEN = Path(__file__).parents[2] / "docs/examples/kitchen/goal_lattice.yml"
@@ -35,7 +37,7 @@ POSTS = ("invoke", "batch", "stream", "stream_log", "stream_events")
 
 
 @pytest.fixture
-def serve(lumina: Lumina, tmp_path: Path) -> Serve:
+def serve(lumina: Lumina, tmp_path: Path, listen: Listen) -> Serve:
     """The URL of a live server on embedded engines; ``keys`` sets LUMINA_API_KEYS."""
 
     @asynccontextmanager
@@ -45,17 +47,8 @@ def serve(lumina: Lumina, tmp_path: Path) -> Serve:
         given = {"goal_file": goal_file} if goal_file else {}
         settings = load_settings(data_dir=tmp_path / "data", lumina_api_keys=keys, redis_url=None, **given)
         opener = open_runner if goal_file else lambda _: lumina(**overrides)
-        config = uvicorn.Config(create_app(settings, open_runner=opener), port=0, log_level="error")
-        server = uvicorn.Server(config)
-        task = asyncio.create_task(server.serve())
-        while not server.started:
-            assert not task.done()
-            await asyncio.sleep(0.01)
-        try:
-            yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            await task
+        async with listen(create_app(settings, open_runner=opener)) as url:
+            yield url
 
     return open_server
 
@@ -182,7 +175,7 @@ async def test_a_conversation_goes_on_by_its_id_or_by_resending_it(serve: Serve,
     assert streamed == "Ada."
 
 
-async def test_a_resent_history_is_kept_once(serve: Serve, lumina: Lumina) -> None:
+async def test_a_resent_history_is_kept_once(connect: Connect, lumina: Lumina) -> None:
     async with lumina(answers=["Hi."]) as runner:
 
         @asynccontextmanager
@@ -190,19 +183,13 @@ async def test_a_resent_history_is_kept_once(serve: Serve, lumina: Lumina) -> No
             yield runner
 
         app = create_app(load_settings(redis_url=None), open_runner=opened)
-        async with app.router.lifespan_context(app) as state:
-
-            async def asgi(scope: Any, receive: Any, send: Any) -> None:
-                await app({**scope, "state": dict(state or {})}, receive, send)
-
-            transport = httpx.ASGITransport(asgi)
-            async with httpx.AsyncClient(transport=transport, base_url="http://lumina", timeout=60) as client:
-                told: list[dict[str, str]] = []
-                for message in ("Hello!", "Hello again!", "And again hello!"):
-                    told.append({"type": "human", "content": message})
-                    body = {"input": {"messages": told}}
-                    answer = (await client.post("/runnables/masterchat/chat/invoke", json=body)).json()
-                    told.append({"type": "ai", "content": answer["output"]})
+        async with connect(app) as client:
+            told: list[dict[str, str]] = []
+            for message in ("Hello!", "Hello again!", "And again hello!"):
+                told.append({"type": "human", "content": message})
+                body = {"input": {"messages": told}}
+                answer = (await client.post("/runnables/masterchat/chat/invoke", json=body)).json()
+                told.append({"type": "ai", "content": answer["output"]})
         page = await runner.context.conversations.page("local")
         turns = await runner.context.conversations.turns("local", page.conversations[0].id)
     assert len(page.conversations) == 1

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from graphs.limits import RateLimited
 from graphs.runs import Runner
@@ -20,6 +21,7 @@ from serving import limits
 from settings import load_settings
 
 Lumina = Callable[..., AbstractAsyncContextManager[Runner]]
+Connect = Callable[[FastAPI], AbstractAsyncContextManager[httpx.AsyncClient]]
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
 CHAT = {"message": "Hello", "mode": "chat"}
@@ -34,7 +36,9 @@ def opened() -> list[Runner]:
 
 
 @pytest.fixture
-def serve(lumina: Lumina, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[Runner]) -> Serve:
+def serve(
+    lumina: Lumina, tmp_path: Path, connect: Connect, monkeypatch: pytest.MonkeyPatch, opened: list[Runner]
+) -> Serve:
     """The application with these rate limits (``qa=2``)."""
 
     @asynccontextmanager
@@ -49,14 +53,8 @@ def serve(lumina: Lumina, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opene
                 yield runner
 
         app = create_app(settings, open_runner=open_one)
-        async with app.router.lifespan_context(app) as state:
-
-            async def asgi(scope: Any, receive: Any, send: Any) -> None:
-                await app({**scope, "state": dict(state or {})}, receive, send)
-
-            transport = httpx.ASGITransport(asgi)
-            async with httpx.AsyncClient(transport=transport, base_url="http://lumina", timeout=60) as client:
-                yield client
+        async with connect(app) as client:
+            yield client
 
     return open_app
 

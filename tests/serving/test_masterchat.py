@@ -18,6 +18,7 @@ from server import create_app
 from settings import load_settings
 
 Lumina = Callable[..., AbstractAsyncContextManager[Runner]]
+Connect = Callable[[FastAPI], AbstractAsyncContextManager[httpx.AsyncClient]]
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
 QUESTION = "Who proved that the Mandelbrot set is connected?"
@@ -25,25 +26,16 @@ ASK = {"message": QUESTION, "mode": "wiki_qa", "topics": ["Mandelbrot set"], "ma
 REQUEST = RunRequest(intent="wiki_qa", message=QUESTION, topics=["Mandelbrot set"])
 
 
-def with_state(app: FastAPI, state: dict[str, Any]) -> Any:
-    async def asgi(scope: Any, receive: Any, send: Any) -> None:
-        await app({**scope, "state": dict(state)}, receive, send)
-
-    return asgi
-
-
 @pytest.fixture
-def serve(lumina: Lumina, tmp_path: Path) -> Serve:
+def serve(lumina: Lumina, tmp_path: Path, connect: Connect) -> Serve:
     """The application on embedded engines and a scripted model; ``keys`` sets LUMINA_API_KEYS."""
 
     @asynccontextmanager
     async def open_app(*, keys: str | None = None, **overrides: Any) -> AsyncIterator[httpx.AsyncClient]:
         settings = load_settings(data_dir=tmp_path / "data", lumina_api_keys=keys)
         app = create_app(settings, open_runner=lambda _: lumina(**overrides))
-        async with app.router.lifespan_context(app) as state:
-            transport = httpx.ASGITransport(with_state(app, dict(state or {})))
-            async with httpx.AsyncClient(transport=transport, base_url="http://lumina", timeout=60) as client:
-                yield client
+        async with connect(app) as client:
+            yield client
 
     return open_app
 

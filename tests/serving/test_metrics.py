@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as prometheus
 
@@ -18,24 +19,19 @@ from server import create_app
 from settings import load_settings
 
 Lumina = Callable[..., AbstractAsyncContextManager[Runner]]
+Connect = Callable[[FastAPI], AbstractAsyncContextManager[httpx.AsyncClient]]
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 ASK = {"message": "Who proved that it is connected?", "mode": "wiki_qa", "topics": ["Mandelbrot set"], "max_nodes": 3}
 
 
 @pytest.fixture
-def serve(lumina: Lumina, tmp_path: Path) -> Serve:
+def serve(lumina: Lumina, tmp_path: Path, connect: Connect) -> Serve:
     @asynccontextmanager
     async def open_app(keys: str | None = None) -> AsyncIterator[httpx.AsyncClient]:
         settings = load_settings(data_dir=tmp_path / "data", lumina_api_keys=keys)
         app = create_app(settings, open_runner=lambda _: lumina())
-        async with app.router.lifespan_context(app) as state:
-
-            async def asgi(scope: Any, receive: Any, send: Any) -> None:
-                await app({**scope, "state": dict(state or {})}, receive, send)
-
-            transport = httpx.ASGITransport(asgi)
-            async with httpx.AsyncClient(transport=transport, base_url="http://lumina", timeout=60) as client:
-                yield client
+        async with connect(app) as client:
+            yield client
 
     return open_app
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable
@@ -11,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-import uvicorn
+from fastapi import FastAPI
 from playwright.async_api import Page, async_playwright, expect
 
 from graphs.runs import Runner
@@ -19,6 +18,7 @@ from server import create_app
 from settings import load_settings
 
 Lumina = Callable[..., AbstractAsyncContextManager[Runner]]
+Listen = Callable[[FastAPI], AbstractAsyncContextManager[str]]
 
 CHROMIUM = os.environ.get("LUMINA_CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
 ARGUMENTS = [
@@ -39,19 +39,11 @@ pytestmark = [
 
 
 @pytest.fixture
-async def url(lumina: Lumina, tmp_path: Path) -> AsyncIterator[str]:
+async def url(lumina: Lumina, tmp_path: Path, listen: Listen) -> AsyncIterator[str]:
     settings = load_settings(data_dir=tmp_path / "data", redis_url=None)
     app = create_app(settings, open_runner=lambda _: lumina(answers=["Hello, Ada."]))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
-    task = asyncio.create_task(server.serve())
-    while not server.started:
-        assert not task.done()
-        await asyncio.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        await task
+    async with listen(app) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from graphs.runs import Runner
 from masterchat import MasterChat, MasterChatError
@@ -18,27 +19,22 @@ from settings import load_settings
 from tools.wikipedia.source import Fetched, SourceUnavailable
 
 Lumina = Callable[..., AbstractAsyncContextManager[Runner]]
+Connect = Callable[[FastAPI], AbstractAsyncContextManager[httpx.AsyncClient]]
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
 CRAWL = {"crawl": ["Mandelbrot set"], "hops": 1, "max_nodes": 5}
 
 
 @pytest.fixture
-def serve(lumina: Lumina, tmp_path: Path) -> Serve:
+def serve(lumina: Lumina, tmp_path: Path, connect: Connect) -> Serve:
     """The application on embedded engines and a scripted model; ``keys`` sets LUMINA_API_KEYS."""
 
     @asynccontextmanager
     async def open_app(*, keys: str | None = None, **overrides: Any) -> AsyncIterator[httpx.AsyncClient]:
         settings = load_settings(data_dir=tmp_path / "data", lumina_api_keys=keys)
         app = create_app(settings, open_runner=lambda _: lumina(**overrides))
-        async with app.router.lifespan_context(app) as state:
-
-            async def asgi(scope: Any, receive: Any, send: Any) -> None:
-                await app({**scope, "state": dict(state or {})}, receive, send)
-
-            transport = httpx.ASGITransport(asgi)
-            async with httpx.AsyncClient(transport=transport, base_url="http://lumina", timeout=60) as client:
-                yield client
+        async with connect(app) as client:
+            yield client
 
     return open_app
 
