@@ -22,7 +22,8 @@ from models.embedded import EmbeddedServer, NoEmbeddedModel
 from models.endpoints import Feature
 from models.fallback import FallbackChat
 from models.prices import PriceTable
-from models.providers import Embedded, Given, Mistral, Ollama, OpenAICompatible, Provider, closing_all, is_local
+from models.provider import Given, Provider, closing_all, is_local
+from models.providers import Embedded, Mistral, Ollama, OpenAICompatible
 
 PROVIDERS = ("ollama", "mistral", "openai", "embedded")
 """In the order in which ``auto`` asks them."""

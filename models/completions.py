@@ -23,7 +23,7 @@ from models.endpoints import Feature, in_dialect
 from models.failures import REQUEST_FAULTS, REST_S, reason_of, was_dropped, was_refused
 from models.fallback import FallbackChat, NoModelAnswers
 from models.metering import Bill, charged
-from models.providers import Provider, ProviderDown
+from models.provider import Provider, ProviderDown
 
 _TOKENS_AROUND_MESSAGE = 16
 _MAX_REASON_CHARS = 2_000

@@ -21,7 +21,7 @@ from errors import LuminaError
 from models.budget import Budget, BudgetExceeded
 from models.failures import REQUEST_FAULTS, REST_S, reason_of, status_of, was_dropped, was_refused
 from models.metering import UNSCOPED, metered
-from models.providers import Provider
+from models.provider import Provider
 
 
 class NoModelAnswers(LuminaError):

@@ -25,7 +25,7 @@ from models.budget import Budget
 from models.chat import Chat
 from models.fallback import FallbackChat
 from models.prices import Price, PriceTable
-from models.providers import Given
+from models.provider import Given
 from server import create_app
 from settings import load_settings
 
