@@ -35,9 +35,9 @@ STOP_S = 1
 """How long open requests may take to end after Ctrl-C."""
 OF_THE_CONNECTION = frozenset(
     {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding"}
-    | {"upgrade", "date"}
+    | {"upgrade", "date", "server"}
 )
-"""Headers that are not passed on (RFC 9110, 7.6.1), and the date, which is set anew."""
+"""Headers that are not passed on (RFC 9110, 7.6.1), and those that every server sets itself."""
 OF_THE_PAGE = frozenset({"host", "origin", "cookie"})
 """Headers of requests that tell of this address, which the server does not know. The guards here have read them."""
 KEYS = frozenset({"authorization", "x-api-key"})
