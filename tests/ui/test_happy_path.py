@@ -127,7 +127,7 @@ async def test_somebody_asks_reads_what_was_cited_and_watches_plan_graph_and_tas
     await page.reload()
     await expect(page.locator(".turn > .answer").last).to_contain_text("Hubbard")
     assert timeless(await shown(page.locator(".turn").last)) == timeless(before_reload)
-    await page.locator(".turn .cite").last.click()
+    await page.locator(".turn > .answer .cite").last.click()
     await expect(page.locator("#passage-text mark")).to_contain_text("connected")
 
 
@@ -264,7 +264,8 @@ async def test_the_console_alone_does_the_same(
     async with live(answers=["Hi."]) as server, console_alone(server) as url:
         page = await open_page(replace(site, url=url, key=None))
         await ask(page, "Hello", "chat")
-        await expect(page.locator(".turn > .answer")).to_contain_text("Hi.", timeout=ANSWERED_MS)
+        await expect(page.locator(".turn")).to_have_attribute("aria-busy", "false", timeout=ANSWERED_MS)
+        await expect(page.locator(".turn > .answer")).to_contain_text("Hi.")
         await page.reload()
         await expect(page.locator(".turn > .answer")).to_contain_text("Hi.")
         await page.context.close()

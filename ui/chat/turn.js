@@ -156,6 +156,18 @@ export class Turn {
     this.#tools();
   }
 
+  /** Asking again is refused for so many seconds. @param {number} seconds */
+  rest(seconds) {
+    const until = performance.now() + 1000 * seconds;
+    const tell = () => {
+      const left = Math.ceil((until - performance.now()) / 1000);
+      this.part.retry.disabled = left > 0;
+      this.part.retry.textContent = left > 0 ? `Retry in ${left} s` : "Retry";
+      if (left > 0) setTimeout(tell, 250);
+    };
+    tell();
+  }
+
   #tools() {
     this.part.tools.hidden = false;
     this.part.copy.hidden = !this.text && !this.element.querySelector(".answer:not([hidden])");

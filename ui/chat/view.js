@@ -150,6 +150,7 @@ class Chat {
     } catch (error) {
       turn.fail(resumed && error.status === 404 ? "The run that went on here is no longer kept. Ask again." : error.message);
       turn.end("not answered");
+      if (error.retryAfterS) turn.rest(error.retryAfterS);
     } finally {
       this.run = null;
       this.busy(false);
