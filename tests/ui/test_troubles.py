@@ -70,7 +70,7 @@ async def test_a_refusal_for_too_many_requests_says_when_to_come_back(site: Any,
 
 async def test_a_failed_run_says_why_also_when_its_conversation_is_opened_again(site: Any, open_page: OpenPage) -> None:
     page = await open_page(site)
-    await ask(page, f"Crawl «{MISSING}»", "crawl")
+    await ask(page, "Xyzzyqq", "crawl")
     problem = page.locator(".turn .problem")
     await expect(problem).not_to_be_empty()
     why = await problem.inner_text()
@@ -95,7 +95,9 @@ async def test_a_dead_task_says_why_and_is_sent_back(site: Any, open_page: OpenP
 
 
 async def test_who_is_offline_reads_so_and_loses_nothing(site: Any, open_page: OpenPage) -> None:
-    page = await open_page(site, "/#/tasks", expected=OFFLINE)
+    page = await open_page(site, expected=OFFLINE)
+    await expect(page.locator("#welcome")).to_be_visible()
+    await page.click('nav a[href="#/tasks"]')
     await expect(page.locator("#tasks-empty")).to_be_visible()
     await page.context.set_offline(True)
     await page.fill("#crawl-titles", "Cantor set")
@@ -110,4 +112,18 @@ async def test_who_is_offline_reads_so_and_loses_nothing(site: Any, open_page: O
     await page.context.set_offline(False)
     await expect(page.locator(".turn > .answer")).to_contain_text("Douady")
     await expect(page.locator(".turn")).to_have_count(1)
+    await expect(page.locator("#banner")).to_be_hidden()
+
+
+async def test_a_view_that_cannot_be_loaded_is_loaded_when_it_can(site: Any, open_page: OpenPage) -> None:
+    page = await open_page(site, "/ui/icon.svg", expected=("ERR_FAILED",))  # on the site, and not the console yet
+    await page.route("**/ui/metrics/view.js", lambda route: route.abort())
+    await page.goto(f"{site.url}/#/metrics")
+    await expect(page.locator("#banner")).to_contain_text("Connection lost")
+    await page.click('nav a[href="#/tasks"]')
+    await expect(page.locator("#tasks-empty")).to_be_visible()
+    await page.click('nav a[href="#/metrics"]')
+    await expect(page.locator("#banner")).to_contain_text("Connection lost")
+    await page.unroute("**/ui/metrics/view.js")
+    await expect(page.locator("#metrics-cards li").first).to_be_visible()
     await expect(page.locator("#banner")).to_be_hidden()

@@ -45,6 +45,11 @@ export class Turn {
     this[`take_${kind}`]?.(data);
   }
 
+  /** The server has it; at its first question it opens models before anything happens. */
+  take_begun() {
+    if (!this.goals.size) this.part.now.textContent = "begun; the first answer takes longest, while models are loaded …";
+  }
+
   take_plan({ situation, decision }) {
     const states = new Map(situation.holding.map((goal) => [goal, "holds"]));
     for (const step of decision.plan) states.set(step.goal, "planned");
