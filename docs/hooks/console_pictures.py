@@ -41,7 +41,7 @@ CRAWLS = ("Logistic map", "Cantor set", "No such article, I fear", "Newton fract
 VIEWS = {
     "chat": ".turn .citations:not([hidden])",
     "plan": ".hasse",
-    "graph": "#graph-card h3",
+    "graph": "#graph-card h2",
     "tasks": ".task",
     "events": "#events-list tr",
     "metrics": "#metrics-agents td",

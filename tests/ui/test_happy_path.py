@@ -101,7 +101,7 @@ async def test_somebody_asks_reads_what_was_cited_and_watches_plan_graph_and_tas
     assert await nodes(watcher) > before
     await watcher.fill("#graph-search", "mandelbrot")
     await watcher.press("#graph-search", "Enter")
-    await expect(watcher.locator("#graph-card h3")).to_contain_text("Mandelbrot")
+    await expect(watcher.locator("#graph-card h2")).to_contain_text("Mandelbrot")
     await expect(watcher.locator("#graph-card")).to_contain_text("Revision")
     await expect(watcher.locator("#graph-card .summary")).not_to_contain_text("Not summarised")
 

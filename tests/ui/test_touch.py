@@ -52,7 +52,7 @@ async def test_fingers_move_the_graph_make_it_larger_and_open_a_card(site: Any, 
 
     async def touched_at(dx: float, dy: float) -> None:
         await tap(dx, dy)
-        await expect(card.locator("h3")).to_have_text("Touched")
+        await expect(card.locator("h2")).to_have_text("Touched")
         await close.click()
         await expect(card).to_be_hidden()
 
