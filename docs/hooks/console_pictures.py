@@ -96,6 +96,7 @@ def take(page: Page, url: str, conversation: str, name: str) -> None:
         if view == "graph":
             page.locator('#graph-canvas[data-calm="true"]').wait_for(timeout=60_000)
             page.wait_for_timeout(1_500)  # until it has glided to its place and all lines are drawn
+        page.mouse.move(0, 0)
         page.evaluate("document.activeElement.blur()")
         save(page.screenshot(), f"{view}_{name}")
 
