@@ -9,6 +9,8 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterable
+from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -16,7 +18,7 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, WebSocketException
@@ -56,7 +58,10 @@ def create_app(api: str) -> FastAPI:
     Raises:
         InvalidAddress: it is no such URL.
     """
-    forwarding = Forwarding(_checked(api))
+    return _around(Forwarding(_checked(api)))
+
+
+def _around(forwarding: Forwarding) -> FastAPI:
     app = FastAPI(
         middleware=[Middleware(Hosts), Middleware(Origins)],
         lifespan=forwarding.lifespan,
@@ -76,6 +81,7 @@ class Forwarding:
     def __init__(self, api: str) -> None:
         self._api = api
         self._client: httpx.AsyncClient
+        self._closing = asyncio.Event()
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
@@ -85,6 +91,10 @@ class Forwarding:
         opening = httpx.AsyncClient(base_url=self._api, timeout=timeout, limits=limits, trust_env=False)
         async with opening as self._client:
             yield
+
+    def close(self) -> None:
+        """End the streams that are open; they would go on for ever."""
+        self._closing.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -108,9 +118,20 @@ class Forwarding:
         try:
             shown = WatchedStream(_pieces(answer), status_code=answer.status_code)
             shown.raw_headers = [(k.encode(), v.encode("latin-1")) for k, v in _passed(answer.headers.multi_items())]
-            await shown(request.scope, request.receive, send)
+            await shown(request.scope, partial(self._unless_closing, request.receive), send)
+            if self._closing.is_set():
+                await send({"type": "http.response.body", "body": b""})
         finally:
             await answer.aclose()
+
+    async def _unless_closing(self, receive: Receive) -> Message:
+        heard, closing = asyncio.ensure_future(receive()), asyncio.ensure_future(self._closing.wait())
+        try:
+            await asyncio.wait({heard, closing}, return_when=asyncio.FIRST_COMPLETED)
+            return heard.result() if heard.done() else {"type": "http.disconnect"}
+        finally:
+            heard.cancel()
+            closing.cancel()
 
     async def _pass_websocket(self, websocket: WebSocket) -> None:
         headers = [(name, value) for name, value in websocket.headers.items() if name in KEYS]
@@ -151,19 +172,35 @@ async def serve(api: str, *, port: int) -> bool:
     Raises:
         InvalidAddress: ``api`` is no URL of a server, or the port is in use.
     """
-    app = create_app(api)
+    forwarding = Forwarding(_checked(api))
     try:
         listening = socket.create_server((HOST, port))
     except OSError as error:
         raise InvalidAddress(f"port {port} of {HOST} is in use; choose another with --port") from error
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, ws="websockets-sansio", timeout_graceful_shutdown=STOP_S
+        _around(forwarding),
+        log_config=None,
+        access_log=False,
+        ws="websockets-sansio",
+        timeout_graceful_shutdown=STOP_S,
     )
     with listening:
         address = f"http://{HOST}:{listening.getsockname()[1]}"
         print(f"The console is on {address}, all else comes from {api}  (Ctrl-C ends it)", flush=True)
-        await uvicorn.Server(config).serve([listening])
+        await _Server(config, forwarding).serve([listening])
     return True
+
+
+class _Server(uvicorn.Server):
+    """Ends what is forwarded before it waits for open requests to end."""
+
+    def __init__(self, config: uvicorn.Config, forwarding: Forwarding) -> None:
+        super().__init__(config)
+        self._forwarding = forwarding
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        self._forwarding.close()
+        await super().shutdown(sockets)
 
 
 def _checked(api: str) -> str:
