@@ -63,12 +63,13 @@ FRAMES = """async (moved) => {
 def graph() -> dict[str, Any]:
     """A graph that grew as the web does: who is linked to often is linked to more often (Barabási & Albert 1999)."""
     chance = random.Random(SEED)
-    ends = [0, 1]
-    edges = {(1, 0)}
+    ends, edges = [0], set()
+    for node in range(1, NODES):
+        ends.append(node)
+        edges.add((node, chance.choice(ends[:-1])))
     while len(edges) < EDGES:
-        node = 2 + len(edges) * (NODES - 2) // EDGES
-        other = chance.choice(ends) if chance.random() < 0.8 else chance.randrange(node)
-        if other != node and (node, other) not in edges:
+        node, other = chance.randrange(NODES), chance.choice(ends)
+        if node != other and (node, other) not in edges:
             edges.add((node, other))
             ends += [node, other]
     return {
