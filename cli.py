@@ -305,7 +305,8 @@ def console(
 ) -> None:
     """The web console alone, for who changes it: `ui/` as it is on the disk, until Ctrl-C.
 
-    `lumina serve` shows the same console; this one lets the browser keep no file, and stays up when the server restarts.
+    `lumina serve` shows the same console; this one lets the browser keep no file, and stays up while the server
+    restarts.
     """
     from serving.console_alone import serve as serve_console
 
