@@ -47,6 +47,12 @@ demo: $(STAMP)  ## the main job, with embedded engines: TOPIC=… QUESTION=… W
 serve: $(STAMP)  ## the server on port 8000
 	@$(BIN)/lumina serve
 
+ui: $(STAMP)  ## the console alone on port 3000, for who changes it; `make serve` beside it
+	@$(BIN)/lumina console
+
+pictures: $(STAMP)  ## every view of the console as a picture, into docs/pictures/console; needs Chromium
+	@$(BIN)/python docs/hooks/console_pictures.py
+
 lint: $(STAMP)  ## ruff: style and format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
@@ -127,4 +133,4 @@ format: $(STAMP)  ## put the code into the house's format
 clean:  ## remove the virtual environment and what it kept
 	rm -rf $(VENV) .venv-clients .venv-webui .venv-manifests $(PEERS) $(STUDIO) .langgraph_api .mypy_cache .pytest_cache .ruff_cache *.egg-info build
 
-.PHONY: help setup demo serve clients clients-webui manifests smoke lint types test test-oldest chaos bench bench-peers studio-check docs docs-check alerts dashboards check format clean
+.PHONY: help setup demo serve ui clients clients-webui manifests smoke lint types test test-oldest chaos bench bench-peers studio-check docs docs-check alerts dashboards pictures check format clean

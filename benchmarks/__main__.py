@@ -7,6 +7,8 @@ Each is a process of its own. What cannot run here says why and does not count a
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -19,6 +21,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.harness import ROOT, peer_python
 
 SQUAD = ROOT.parent / "shared" / "data" / "squad"
+
+
+def chromium() -> str | None:
+    """The browser's path."""
+    return os.environ.get("LUMINA_CHROMIUM") or shutil.which("chromium")
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,10 @@ BENCHES = {
     "gateway": Bench("chat completions behind /v1 beside LiteLLM's proxy and a thin one"),
     "parallel": Bench("two topics at once and one after the other"),
     "planner": Bench("planning time by goals and ways", short=("--most", "300", "--rounds", "2"), saves=False),
+    "console_graph": Bench(
+        "the console's graph: frames with 5,000 nodes and 20,000 edges",
+        missing=lambda: "" if chromium() else "no Chromium on the PATH nor in LUMINA_CHROMIUM",
+    ),
     "intents": Bench("which intent a message has", short=(), saves=False),
     "recall": Bench(
         "what retrieval finds on SQuAD",

@@ -54,6 +54,21 @@ def serve(
 
 
 @app.command()
+def console(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port, on 127.0.0.1 only.")] = 3000,
+    api: Annotated[str, typer.Option(help="The server that all else comes from.")] = "http://127.0.0.1:8000",
+) -> None:
+    """The web console alone, for who changes it: `ui/` as it is on the disk, until Ctrl-C.
+
+    `lumina serve` shows the same console; this one lets the browser keep no file, and stays up while the server
+    restarts.
+    """
+    from serving.console_alone import serve as serve_console
+
+    carry_out(serve_console(api, port=port))
+
+
+@app.command()
 def worker(
     kinds: Annotated[
         str, typer.Option(help="Task kinds to take, separated by commas.", show_default="all that it can run")

@@ -22,21 +22,28 @@ HEADERS = {
 }
 """No other host, no inline script, no frame around it; a browser asks whether a file is still the same."""
 
+FRESH = {**HEADERS, "Cache-Control": "no-store"}
+"""For who changes the files: a browser keeps none of them."""
+
 
 class _Files(StaticFiles):
     """Files with the console's headers."""
 
+    def __init__(self, headers: dict[str, str]) -> None:
+        super().__init__(directory=UI)
+        self._headers = headers
+
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
         response = super().file_response(*args, **kwargs)
-        response.headers.update(HEADERS)
+        response.headers.update(self._headers)
         return response
 
 
-def install(app: FastAPI) -> None:
+def install(app: FastAPI, headers: dict[str, str] = HEADERS) -> None:
     """Serve the console. The page itself needs no key: it asks for one when the routes that it uses do."""
 
     async def index() -> FileResponse:
-        return FileResponse(UI / "index.html", headers=HEADERS)
+        return FileResponse(UI / "index.html", headers=headers)
 
     app.add_api_route("/", index, methods=["GET", "HEAD"], include_in_schema=False)
-    app.mount("/ui", _Files(directory=UI), name="ui")
+    app.mount("/ui", _Files(headers), name="ui")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from pydantic import BaseModel, Field
 
 from agents.spec import RunRequest
+
+MAX_KEPT_BYTES = 131_072
+"""Bytes of JSON that a conversation keeps of a run; half of what a message's metadata may have."""
 
 
 class ChatResponse(BaseModel):
@@ -49,3 +53,31 @@ def reply_to(request: RunRequest, done: dict[str, Any]) -> ChatResponse:
         outcome=done["outcome"],
         notices=outcome.get("notices", []),
     )
+
+
+def kept_of(done: dict[str, Any]) -> dict[str, Any]:
+    """What a conversation keeps of a run beside its answer, so that it can be shown again as it was.
+
+    The members have the names and shapes of the ``done`` event. ``goals`` are those that held at the end, in the order
+    in which they came; of a crawl the numbers are kept, for the titles may be thousands. Summaries that are too long to
+    be kept are left out.
+    """
+    report, reply, chain = done["report"], done["reply"] or {}, done["chain"]
+    held = set(chain[-1]) if chain else set()
+    failed = (step["goal"] for step in done["walked"] if not step["ok"] and step["goal"] not in held)
+    kept: dict[str, Any] = {
+        "outcome": done["outcome"],
+        "goals": [goal for goal in dict.fromkeys(goal for state in chain for goal in state) if goal in held],
+        "failed": list(dict.fromkeys(failed)),
+        "report": {
+            "summaries": report.get("summaries", []),
+            "crawls": [
+                {"topic": crawl.get("topic"), "pages": len(crawl["titles"]), "passages": crawl.get("passages", 0)}
+                for crawl in report.get("crawls", [])
+            ],
+        },
+        "reply": {name: reply[name] for name in ("abstained", "looked_at") if name in reply} if reply else None,
+    }
+    if len(json.dumps(kept)) > MAX_KEPT_BYTES:
+        kept["report"]["summaries"] = []
+    return kept

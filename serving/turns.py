@@ -23,7 +23,7 @@ from graphs.runs import RunEvent, Runner
 from memory.conversations import Message
 from memory.run_log import TERMINAL, EventsGone, Hold, HolderLost, LoggedEvent, RunHead, RunLogs
 from serving.problems import status_of
-from serving.replies import reply_to
+from serving.replies import kept_of, reply_to
 from serving.spoken import Spoken
 
 LOOK_S = 1.0
@@ -343,6 +343,7 @@ async def run_turn(
                 said = reply_to(request, event.data)
                 yield RunEvent("usage", said.usage)
                 metadata = {"citations": said.citations, "tokens": said.usage, "task_id": task_id}
+                metadata["run"] = kept_of(event.data)
                 answered = Message("assistant", said.answer, metadata)
                 await conversations.append(request.owner, id_, [answered], idempotency_key=f"{task_id}:assistant")
                 known = said.model_dump(include={"conversation_id", "mode", "answer", "recalled"})

@@ -31,6 +31,7 @@ from models.chat import Chat
 from models.embedding_cache import CacheCounts
 from server import create_app
 from services import open_runner
+from serving.console_alone import create_app as create_console
 from serving.turns import open_turns
 from settings import Settings, load_settings
 from tools.encyclopaedia import ensure_sample
@@ -128,11 +129,16 @@ def lumina(tmp_path: Path, sample: Path) -> Lumina:
 
     ``lumina(answers=[…])`` scripts the model, ``settings`` replaces these; other arguments go to ``open_runner``.
     """
+    return lumina_in(tmp_path, sample)
+
+
+def lumina_in(folder: Path, sample: Path) -> Lumina:
+    """The same, with everything under a folder."""
 
     def open_one(
         *, answers: Sequence[str] = ("I don't know.",), settings: Settings | None = None, **overrides: Any
     ) -> Any:
-        settings = settings or load_settings(data_dir=tmp_path / "data", wiki_source=str(sample), redis_url=None)
+        settings = settings or load_settings(data_dir=folder / "data", wiki_source=str(sample), redis_url=None)
         given: dict[str, Any] = {
             "chat": Chat.from_model(ScriptedModel(answers=list(answers))),
             "embedder": WordEmbedder(),
@@ -178,46 +184,71 @@ Listen = Callable[[FastAPI], AbstractAsyncContextManager[str]]
 @pytest.fixture
 def listen() -> Listen:
     """Starts an application on a real socket; the URL comes out."""
-
-    @asynccontextmanager
-    async def serve(app: FastAPI) -> AsyncIterator[str]:
-        async with _started(app) as asgi:
-            config = uvicorn.Config(
-                asgi, lifespan="off", log_level="error", log_config=None, timeout_graceful_shutdown=1
-            )
-            server = uvicorn.Server(config)
-            with socket.create_server(("127.0.0.1", 0)) as listening:
-                serving = asyncio.create_task(server.serve([listening]))
-                try:
-                    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-                finally:
-                    server.should_exit = True
-                    await serving
-
-    return serve
+    return on_a_socket
 
 
 Live = Callable[..., AbstractAsyncContextManager[str]]
 
 
 @pytest.fixture
-def live(lumina: Lumina, tmp_path: Path, listen: Listen) -> Live:
+def live(lumina: Lumina, tmp_path: Path) -> Live:
     """Serves the application on a real socket; the URL comes out.
 
     ``keys`` sets LUMINA_API_KEYS, ``logs`` are arguments of ``RunLogs``, the others go to ``lumina``.
     """
+    return live_in(tmp_path, lumina)
+
+
+def live_in(folder: Path, lumina: Lumina) -> Live:
+    """The same, with everything under a folder."""
 
     @asynccontextmanager
     async def serve(*, keys: str | None = None, logs: dict[str, Any] | None = None, **overrides: Any) -> Any:
         app = create_app(
-            load_settings(data_dir=tmp_path / "data", lumina_api_keys=keys),
+            load_settings(data_dir=folder / "data", lumina_api_keys=keys),
             open_runner=lambda _: lumina(**overrides),
             open_turns=lambda runner: open_turns(runner, RunLogs(runner.context.redis, **logs or {})),
         )
-        async with listen(app) as url:
+        async with on_a_socket(app) as url:
             yield url
 
     return serve
+
+
+@asynccontextmanager
+async def on_a_socket(app: FastAPI) -> AsyncIterator[str]:
+    """An application with its lifespan on a free port of this machine; the URL comes out."""
+    async with _started(app) as asgi:
+        config = uvicorn.Config(asgi, lifespan="off", log_level="error", log_config=None, timeout_graceful_shutdown=1)
+        server = uvicorn.Server(config)
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            serving = asyncio.create_task(server.serve([listening]))
+            try:
+                yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+            finally:
+                server.should_exit = True
+                await serving
+
+
+@pytest.fixture(scope="session")
+def live_forever(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Live:
+    """``live`` for a server that tests share; ``settings`` are what it has besides its folder and the sample."""
+    folder = tmp_path_factory.mktemp("shared")
+
+    def serve(*, settings: dict[str, Any], **overrides: Any) -> AbstractAsyncContextManager[str]:
+        wanted = load_settings(data_dir=folder / "data", wiki_source=str(sample), redis_url=None, **settings)
+        return live_in(folder, lumina_in(folder, sample))(settings=wanted, **overrides)
+
+    return serve
+
+
+Alone = Callable[[str], AbstractAsyncContextManager[str]]
+
+
+@pytest.fixture
+def console_alone() -> Alone:
+    """Serves the console alone on a real socket, in front of the server with this URL; its own URL comes out."""
+    return lambda url: on_a_socket(create_console(url))
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
+from unittest.mock import ANY
 
 import httpx
 import pytest
@@ -16,6 +17,7 @@ from pydantic import PrivateAttr
 
 from agents.replying import EARLIER_TOKENS
 from models.chat import Chat
+from serving.replies import kept_of
 
 Live = Callable[..., AbstractAsyncContextManager[str]]
 
@@ -161,3 +163,39 @@ async def test_bad_input_is_explained(
         response = await client.request(method, path, **asked)
     assert response.status_code == status, response.text
     assert words in response.json()["detail"]
+
+
+async def test_a_conversation_keeps_what_is_needed_to_show_its_runs_again(live: Live) -> None:
+    async with live(answers=["Hi."]) as url, httpx.AsyncClient(base_url=url, timeout=60) as client:
+        asked = {"message": "Who proved that the Mandelbrot set is connected?", "mode": "wiki_qa", "max_nodes": 3}
+        said = (await client.post("/masterchat/chat", json=asked)).json()
+        messages = (await client.get(f"/conversations/{said['conversation_id']}")).json()["messages"]
+    metadata = messages[-1]["metadata"]
+    run = metadata["run"]
+    assert metadata["citations"] == said["citations"] != []
+    assert run["outcome"] == said["outcome"]
+    assert run["report"]["summaries"] == said["summaries"] != []
+    assert run["report"]["crawls"] == [{"topic": "Mandelbrot set", "pages": 3, "passages": ANY}]
+    assert run["reply"]["abstained"] is False
+    assert run["goals"][-1] == "answer_reported"
+    assert set(run["goals"]) == set(said["chain"][-1])
+    assert run["failed"] == []
+
+
+def test_what_is_kept_of_a_run_is_bounded() -> None:
+    summaries = [{"topic": f"Topic {n}", "text": "word " * 20_000, "citations": []} for n in range(2)]
+    chain = [[], ["a"], ["a", "b"], ["a", "c"]]
+    walked = [{"goal": "d", "ok": False}, {"goal": "c", "ok": False}, {"goal": "d", "ok": False}]
+    done = {
+        "outcome": {"status": "done", "notices": ["The budget is used up."]},
+        "report": {"summaries": summaries, "crawls": [{"title": "T", "titles": ["x"] * 5_000, "passages": 2}]},
+        "reply": None,
+        "chain": chain,
+        "walked": walked,
+    }
+    kept = kept_of(done)
+    assert kept["report"] == {"summaries": [], "crawls": [{"topic": None, "pages": 5_000, "passages": 2}]}
+    assert (kept["goals"], kept["failed"]) == (["a", "c"], ["d"])
+    assert kept["outcome"]["notices"] == ["The budget is used up."]
+    done["report"] = {"summaries": summaries[:1]}
+    assert kept_of(done)["report"]["summaries"] == summaries[:1]

@@ -8,24 +8,24 @@ import re
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from langchain_core.language_models import BaseChatModel
-from langchain_core.outputs import ChatResult
-from playwright.async_api import Page, expect
-
-from models.chat import Chat
+from playwright.async_api import Locator, Page, expect
 
 Live = Callable[..., AbstractAsyncContextManager[str]]
+Alone = Callable[[str], AbstractAsyncContextManager[str]]
 OpenPage = Callable[..., Awaitable[Page]]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
 QUESTION = "Who proved that the Mandelbrot set is connected?"
 ANSWERED_MS = 60_000
+CUT = ("ERR_CONNECTION", "ERR_EMPTY_RESPONSE", "ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_NETWORK_CHANGED", "MISMATCH")
+"""What Chromium says of a connection that broke."""
 
 
 async def ask(page: Page, message: str = QUESTION, mode: str = "wiki_qa") -> None:
@@ -51,15 +51,21 @@ async def queue(page: Page, title: str) -> None:
     await expect(page.locator("#crawl-titles")).to_have_value("")
 
 
+async def shown(turn: Locator) -> list[str]:
+    """What a turn shows of an answer and the run behind it, as text."""
+    parts = (".asked", ".goals", ".now", "> .answer", "> .citations", "[data-part=more]", ".problem")
+    return [" ".join(await turn.locator(part).all_inner_texts()) for part in parts]
+
+
 @pytest.mark.timeout(300)
 async def test_somebody_asks_reads_what_was_cited_and_watches_plan_graph_and_tasks(
-    url: str, open_page: OpenPage
+    site: Any, open_page: OpenPage
 ) -> None:
-    watcher = await open_page(f"{url}/#/graph")
+    watcher = await open_page(site, "/#/graph")
     await expect(watcher.locator("#graph-size")).not_to_be_empty()
     before = await nodes(watcher)
-    planner = await open_page(f"{url}/#/plan")
-    page = await open_page(url)
+    planner = await open_page(site, "/#/plan")
+    page = await open_page(site, permissions=["clipboard-read", "clipboard-write"])
     await expect(page.locator("#welcome")).to_be_visible()
     await ask(page)
     turn = page.locator(".turn").last
@@ -77,6 +83,13 @@ async def test_somebody_asks_reads_what_was_cited_and_watches_plan_graph_and_tas
     await page.keyboard.press("Escape")
     await expect(turn.locator(".cite").first).to_be_focused()
 
+    await turn.get_by_role("button", name="Copy").click()
+    await expect(turn.get_by_role("button", name="Copied")).to_be_visible()
+    copied = await page.evaluate("navigator.clipboard.readText()")
+    assert re.fullmatch(r"Douady and Hubbard .+\[1\]\.?\n\[1\] Mandelbrot set, revision \d+: \S+oldid=\d+", copied), (
+        copied
+    )
+
     # Two pages that nobody has touched since: they have moved by themselves.
     await expect(planner.locator("#plan-title")).to_have_text(QUESTION)
     await expect(planner.locator(".hasse line.walked").first).to_be_attached()
@@ -88,7 +101,7 @@ async def test_somebody_asks_reads_what_was_cited_and_watches_plan_graph_and_tas
     assert await nodes(watcher) > before
     await watcher.fill("#graph-search", "mandelbrot")
     await watcher.press("#graph-search", "Enter")
-    await expect(watcher.locator("#graph-card h3")).to_contain_text("Mandelbrot")
+    await expect(watcher.locator("#graph-card h2")).to_contain_text("Mandelbrot")
     await expect(watcher.locator("#graph-card")).to_contain_text("Revision")
     await expect(watcher.locator("#graph-card .summary")).not_to_contain_text("Not summarised")
 
@@ -99,7 +112,8 @@ async def test_somebody_asks_reads_what_was_cited_and_watches_plan_graph_and_tas
     task = page.locator(".task").filter(has_text="Cantor set").first
     await task.get_by_role("button", name="Cancel").click()
     await expect(task.locator(".badge")).to_have_text("cancelled")
-    await expect(task.get_by_role("button", name="Retry")).to_be_visible()
+    await task.get_by_role("button", name="Retry").click()
+    await expect(task.locator(".badge")).to_have_text(re.compile("queued|retrying|running"))
 
     await go(page, "events")
     await expect(page.locator("#events-list tr").filter(has_text="task.cancel").first).to_be_visible()
@@ -109,23 +123,36 @@ async def test_somebody_asks_reads_what_was_cited_and_watches_plan_graph_and_tas
     await expect(page.locator("#metrics-agents")).to_contain_text("crawl")
 
     await go(page, "chat")
+    before_reload = await shown(turn)
+    assert all(before_reload[:6])  # goals, how it ended, the answer, its source, the summary
     await page.reload()
-    await expect(page.locator(".turn .asked").last).to_contain_text(QUESTION)
     await expect(page.locator(".turn > .answer").last).to_contain_text("Hubbard")
-    await page.locator(".turn .cite").last.click()
+    assert timeless(await shown(page.locator(".turn").last)) == timeless(before_reload)
+    await page.locator(".turn > .answer .cite").last.click()
     await expect(page.locator("#passage-text mark")).to_contain_text("connected")
 
 
-class Wire:
-    """A connection to the server that can be cut."""
+def timeless(parts: list[str]) -> list[str]:
+    """Without how long it took, which the page measures and the conversation has by its messages' times."""
+    return [re.sub(r"· [\d.]+ (s|min)", "", part) for part in parts]
 
-    def __init__(self, url: str) -> None:
-        self._host, self._port = urlsplit(url).hostname, urlsplit(url).port or 80
+
+class Wire:
+    """A connection to the server that can be cut, and led to another server."""
+
+    def __init__(self) -> None:
+        self._host, self._port = "", 0
         self._open: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
         self.port = 0
 
-    async def mend(self) -> None:
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def mend(self, url: str) -> None:
+        """Let who connects reach the server with this URL."""
+        self._host, self._port = urlsplit(url).hostname or "", urlsplit(url).port or 80
         self._server = await asyncio.start_server(self._connect, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -149,14 +176,13 @@ class Wire:
         self._open.discard(writer)
 
 
-async def test_nothing_is_missing_after_the_connection_was_cut(url: str, open_page: OpenPage) -> None:
-    wire = Wire(url)
-    await wire.mend()
-    cut = ("ERR_CONNECTION", "ERR_EMPTY_RESPONSE", "ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_NETWORK_CHANGED")
-    page = await open_page(f"http://127.0.0.1:{wire.port}/#/events", expected=cut)
-    watcher = await open_page(f"http://127.0.0.1:{wire.port}/#/graph", expected=cut)
+async def test_nothing_is_missing_after_the_connection_was_cut(site: Any, open_page: OpenPage) -> None:
+    wire = Wire()
+    await wire.mend(site.url)
+    page = await open_page(replace(site, url=wire.url), "/#/events", expected=CUT)
+    watcher = await open_page(replace(site, url=wire.url), "/#/graph", expected=CUT)
     title = f"Written while nobody listened {uuid.uuid4()}"
-    async with httpx.AsyncClient(base_url=url) as other:
+    async with httpx.AsyncClient(base_url=site.url, headers=site.headers, timeout=60) as other:
         await other.post("/nodes", json={"title": f"Before {title}"})
         for where in (page.locator("#events-list"), watcher.locator("#graph-size")):
             await expect(where).to_contain_text(re.compile(r"Before|\d node"))
@@ -164,7 +190,7 @@ async def test_nothing_is_missing_after_the_connection_was_cut(url: str, open_pa
         for one in (page, watcher):
             await expect(one.locator("#banner")).to_contain_text("Connection lost")
         assert (await other.post("/nodes", json={"title": title})).status_code == 201
-    await wire.mend()
+    await wire.mend(site.url)
     await expect(page.locator("#events-list")).to_contain_text(title)
     assert await page.locator("#events-list tr").filter(has_text=f"Before {title}").count() == 1  # told once
     for one in (page, watcher):
@@ -174,8 +200,38 @@ async def test_nothing_is_missing_after_the_connection_was_cut(url: str, open_pa
     await wire.cut()
 
 
-async def test_an_answer_goes_on_after_a_reload_and_is_found_again(url: str, open_page: OpenPage) -> None:
-    page = await open_page(url)
+async def test_nothing_is_missing_after_the_server_has_begun_anew(live: Live, open_page: OpenPage, site: Any) -> None:
+    wire = Wire()
+    async with live() as url:
+        await wire.mend(url)
+        own = replace(site, url=wire.url, key=None)
+        page = await open_page(own, "/#/events", expected=(*CUT, "503", "502"))
+        graph = await open_page(own, "/#/graph", expected=(*CUT, "503", "502"))
+        await expect(page.locator("#events-empty")).to_be_visible()
+        async with httpx.AsyncClient(base_url=url, timeout=60) as other:
+            await other.post("/nodes", json={"title": "Before"})
+        await expect(page.locator("#events-list")).to_contain_text("Before")
+        await expect(graph.locator("#graph-size")).to_contain_text("1 node")
+        await wire.cut()
+    async with live() as url:
+        async with httpx.AsyncClient(base_url=url, timeout=60) as other:
+            await other.post("/nodes", json={"title": "Meanwhile"})
+            await wire.mend(url)
+            await expect(page.locator("#events-list")).to_contain_text("Meanwhile")
+            await expect(graph.locator("#graph-size")).to_contain_text("2 nodes")
+            await other.post("/nodes", json={"title": "Afterwards"})
+        await expect(page.locator("#events-list")).to_contain_text("Afterwards")
+        await expect(graph.locator("#graph-size")).to_contain_text("3 nodes")
+        told = page.locator("#events-list td:nth-child(2)")  # each once, and nothing may be missing
+        assert [kind for kind in await told.all_inner_texts() if kind in ("node.add", "gap")] == ["node.add"] * 3
+        for one in (page, graph):
+            await expect(one.locator("#banner")).to_be_hidden()
+            await one.context.close()
+        await wire.cut()
+
+
+async def test_an_answer_goes_on_after_a_reload_and_is_found_again(site: Any, open_page: OpenPage) -> None:
+    page = await open_page(site)
     await ask(page, "Crawl the Julia set", "crawl")
     await expect(page.locator(".turn")).to_be_visible()
     await page.reload()
@@ -188,35 +244,31 @@ async def test_an_answer_goes_on_after_a_reload_and_is_found_again(url: str, ope
     await expect(page.locator(".turn .asked")).to_contain_text("Crawl the Julia set")
 
 
-class Thinker(BaseChatModel):
-    """A model that never comes to an end."""
+async def test_an_answer_stops_when_it_is_told_to(site: Any, open_page: OpenPage) -> None:
+    page = await open_page(site)
+    await ask(page, "Think for ever.", "chat")
+    turn = page.locator(".turn")
+    await expect(turn.locator(".goals .running")).to_be_visible()
+    await page.click("#stop")
+    await expect(turn).to_have_attribute("aria-busy", "false")
+    await expect(turn.locator(".now")).to_contain_text("stopped")
+    await expect(page.locator("#send")).to_be_visible()
+    await turn.get_by_role("button", name="Retry").click()
+    await expect(page.locator(".turn")).to_have_count(2)
+    await page.keyboard.press("Escape")
+    await page.locator("#log").click()
+    await page.keyboard.press("Escape")
+    await expect(page.locator(".turn").last.locator(".now")).to_contain_text("stopped")
 
-    @property
-    def _llm_type(self) -> str:
-        return "thinker"
 
-    def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
-        raise NotImplementedError
-
-    async def _agenerate(self, *args: Any, **kwargs: Any) -> ChatResult:
-        await asyncio.Event().wait()
-        raise NotImplementedError
-
-
-async def test_an_answer_stops_when_it_is_told_to(live: Live, open_page: OpenPage) -> None:
-    async with live(chat=Chat.from_model(Thinker())) as url:
-        page = await open_page(url)
-        await ask(page, "Tell me everything.", "chat")
-        turn = page.locator(".turn")
-        await expect(turn.locator(".goals .running")).to_be_visible()
-        await page.click("#stop")
-        await expect(turn).to_have_attribute("aria-busy", "false")
-        await expect(turn.locator(".now")).to_contain_text("stopped")
-        await expect(page.locator("#send")).to_be_visible()
-        await turn.get_by_role("button", name="Retry").click()
-        await expect(page.locator(".turn")).to_have_count(2)
-        await page.keyboard.press("Escape")
-        await page.locator("#log").click()
-        await page.keyboard.press("Escape")
-        await expect(page.locator(".turn").last.locator(".now")).to_contain_text("stopped")
+async def test_the_console_alone_does_the_same(
+    live: Live, console_alone: Alone, open_page: OpenPage, site: Any
+) -> None:
+    async with live(answers=["Hi."]) as server, console_alone(server) as url:
+        page = await open_page(replace(site, url=url, key=None))
+        await ask(page, "Hello", "chat")
+        await expect(page.locator(".turn")).to_have_attribute("aria-busy", "false", timeout=ANSWERED_MS)
+        await expect(page.locator(".turn > .answer")).to_contain_text("Hi.")
+        await page.reload()
+        await expect(page.locator(".turn > .answer")).to_contain_text("Hi.")
         await page.context.close()

@@ -38,7 +38,10 @@ export class Run {
         name: "chat",
         // With the key the same message is the same run, so it can be sent again until its id is known.
         ask: () => (this.asked.task ? [`/masterchat/chat/${this.asked.task}/events`] : ["/masterchat/chat", { method: "POST", body, headers }]),
-        begun: (response) => this.#named(response.headers.get("Content-Location")),
+        begun: (response) => {
+          this.#named(response.headers.get("Content-Location"));
+          this.take("begun", {});
+        },
         take: (kind, data) => {
           this.take(kind, data);
           return kind === "done" || kind === "error";

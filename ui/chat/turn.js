@@ -21,6 +21,8 @@ export class Turn {
     /** @type {Map<string, string>} what each agent said */
     this.said = new Map();
     this.citations = [];
+    this.summaries = [];
+    this.recalled = false;
     this.started = performance.now();
     this.ended = settled;
     parts.asked.textContent = message;
@@ -41,6 +43,11 @@ export class Turn {
   /** An event of the run. */
   take(kind, data) {
     this[`take_${kind}`]?.(data);
+  }
+
+  /** The server has it; at its first question it opens models before anything happens. */
+  take_begun() {
+    if (!this.goals.size) this.part.now.textContent = "begun; the first answer takes longest, while models are loaded …";
   }
 
   take_plan({ situation, decision }) {
@@ -97,28 +104,46 @@ export class Turn {
     }
   }
 
-  take_done({ outcome, report = {}, reply, answer, task_id: task }) {
+  take_done({ answer, task_id: task, ...ended }) {
+    const { outcome } = ended;
     if (!this.text && outcome?.status !== "failed") this.said.set("", answer ?? "");
+    this.#showEnd(ended, task, this.resumed ? null : (performance.now() - this.started) / 1000);
+  }
+
+  /** What a stored conversation has of the answer. @param {number} seconds from the question to the answer */
+  recall(content, metadata, seconds) {
+    const { run, citations = [], tokens = {}, task_id: task } = metadata ?? {};
+    this.recalled = true;
+    this.citations = citations;
+    if (run?.outcome?.status !== "failed") this.said.set("", content);
+    listCitations(this.part.citations, citations);
+    this.take_usage(tokens);
+    this.part.run.hidden = !run; // what was stored by an older version has none
+    this.#showEnd(run ?? {}, task, seconds);
+  }
+
+  /** A stored question without an answer. */
+  unanswered() {
+    this.part.run.hidden = false;
+    this.end("No answer is kept: it was stopped, it failed, or it is still on its way in another tab.");
+  }
+
+  /** How a run ended: the same from its last event and from the conversation. */
+  #showEnd({ outcome, report = {}, reply, ...rest }, task, seconds) {
     this.#showAnswer();
-    if (outcome?.status === "failed") this.fail(outcome.reason);
-    for (const crawl of report.crawls ?? [])
-      this.counts.set(crawl.topic ?? crawl.title, { pages: crawl.titles.length, passages: crawl.passages });
+    const failed = outcome?.status === "failed";
+    if (failed) this.fail(outcome.reason);
+    this.goals = goalsOf(rest);
+    this.counts.clear();
+    for (const { topic, title, titles, pages, passages } of report.crawls ?? [])
+      this.counts.set(topic ?? title, { pages: pages ?? titles.length, passages });
     this.#showCounts();
     if (reply?.abstained && reply.looked_at?.length) this.#showLookedAt(reply.looked_at);
     for (const summary of report.summaries ?? []) this.#showSummary(summary, !reply);
-    for (const notice of outcome?.notices ?? []) this.part.more.append(make("p", { class: "soft" }, notice));
-    if (task && outcome) this.part.plan.replaceChildren(make("a", { href: place("plan", task) }, "Why these steps"));
-    const took = duration((performance.now() - this.started) / 1000);
-    this.end([outcome?.status ?? "ended", this.resumed ? "" : took, this.usage].filter(Boolean).join(" · "));
-  }
-
-  /** What a stored conversation has of the answer. */
-  recall(content, metadata) {
-    this.said.set("", content);
-    this.citations = metadata?.citations ?? [];
-    this.#showAnswer();
-    listCitations(this.part.citations, this.citations);
-    if (metadata?.task_id) this.part.plan.replaceChildren(make("a", { href: place("plan", metadata.task_id) }, "Why these steps"));
+    for (const notice of outcome?.notices ?? []) this.part.more.append(make("p", { class: "notice" }, notice));
+    if (task && (outcome || this.text)) this.part.plan.replaceChildren(make("a", { href: place("plan", task) }, "Why these steps"));
+    const took = seconds === null ? "" : duration(seconds);
+    this.end(outcome ? [outcome.status, took, this.usage].filter(Boolean).join(" · ") : "");
   }
 
   fail(words) {
@@ -136,16 +161,30 @@ export class Turn {
     this.#tools();
   }
 
+  /** Asking again is refused for so many seconds. @param {number} seconds */
+  rest(seconds) {
+    const until = performance.now() + 1000 * seconds;
+    const tell = () => {
+      const left = Math.ceil((until - performance.now()) / 1000);
+      this.part.retry.disabled = left > 0;
+      this.part.retry.textContent = left > 0 ? `Retry in ${left} s` : "Retry";
+      if (left > 0) setTimeout(tell, 250);
+    };
+    tell();
+  }
+
   #tools() {
     this.part.tools.hidden = false;
     this.part.copy.hidden = !this.text && !this.element.querySelector(".answer:not([hidden])");
   }
 
   async #copy() {
-    const sources = this.citations.map((cited) => `[${cited.number}] ${cited.title}, revision ${cited.revision}: ${cited.url}`);
+    const parts = this.summaries.length ? this.summaries : [{ text: this.text, citations: this.citations }];
+    const lines = parts.flatMap(({ text, citations = [] }) =>
+      [text, ...citations.map((cited) => `[${cited.number}] ${cited.title}, revision ${cited.revision}: ${cited.url}`)]);
     const copied = this.part.copy;
     try {
-      await navigator.clipboard.writeText([this.text, ...sources].join("\n"));
+      await navigator.clipboard.writeText(lines.join("\n"));
       copied.textContent = "Copied";
     } catch {
       copied.textContent = "The browser did not allow it";
@@ -176,7 +215,10 @@ export class Turn {
   }
 
   #showSummary(summary, open) {
-    if (open) this.part.answer.hidden = true; // it would say the same words once more
+    if (open) {
+      this.part.answer.hidden = true; // it would say the same words once more
+      this.summaries.push(summary);
+    }
     const citations = summary.citations ?? [];
     const sources = make("ol", { class: "citations", "aria-label": `Sources of the summary of ${summary.topic}` });
     listCitations(sources, citations);
@@ -185,4 +227,12 @@ export class Turn {
     details.open = open;
     this.part.more.append(details);
   }
+}
+
+/** Goals as a run left them. @param {{ goals?: string[], chain?: string[][], failed?: string[], walked?: any[] }} run */
+function goalsOf({ chain = [], walked = [], goals, failed }) {
+  const held = new Set(chain.at(-1));
+  const reached = goals ?? [...new Set(chain.flat())].filter((goal) => held.has(goal));
+  const missed = failed ?? walked.filter((step) => !step.ok && !held.has(step.goal)).map((step) => step.goal);
+  return new Map([...reached.map((goal) => [goal, "holds"]), ...missed.map((goal) => [goal, "failed"])]);
 }

@@ -115,12 +115,14 @@ class Chat {
 
   turns(messages) {
     const turns = [];
-    for (const { role, content, metadata } of messages) {
+    let asked = 0;
+    for (const { role, content, metadata, ts } of messages) {
       if (role === "user" || !turns.length) turns.push(this.turn(role === "user" ? content : "…", true));
-      if (role !== "user") turns.at(-1).recall(content, metadata);
+      if (role === "user") asked = ts;
+      else turns.at(-1).recall(content, metadata, asked ? (ts - asked) / 1000 : null);
     }
     return turns.map((turn) => {
-      turn.end("");
+      if (!turn.recalled) turn.unanswered();
       return turn.element;
     });
   }
@@ -148,6 +150,7 @@ class Chat {
     } catch (error) {
       turn.fail(resumed && error.status === 404 ? "The run that went on here is no longer kept. Ask again." : error.message);
       turn.end("not answered");
+      if (error.retryAfterS) turn.rest(error.retryAfterS);
     } finally {
       this.run = null;
       this.busy(false);

@@ -83,15 +83,21 @@ class EventsView {
     const after = `${task ? 0 : Date.now() - BACK_MS}${task ? "" : "-0"}`;
     const path = `/events/stream${query({ streams: streams.join(","), types: by("events-types").value.trim(), task_id: task, after, enrich: 1 })}`;
     note.textContent = "";
+    const guessed = this.lastId === null; // where to begin is a time then, and an empty stream has none so late
+    let connections = 0;
     try {
       await follow({
         name: "tail",
         ask: () => [path],
         signal: own.signal,
         lastId: this.lastId,
-        begun: () => this.#tell(),
+        begun: () => {
+          connections++;
+          this.#tell();
+        },
         take: (kind, data, id) => {
           if (own !== this.following) return;
+          if (kind === "gap" && guessed && connections === 1) return;
           if (kind === "gap") this.#add({ type: "gap", stream: data.stream, ts: Date.now(), data });
           else if (data.type) this.#add(data);
           this.lastId = id ?? this.lastId;

@@ -15,7 +15,7 @@ const SHOWN = 30;
  */
 export async function showCard(card, store, place, choose) {
   const node = store.nodes[place];
-  const heading = make("h3", { tabindex: "-1" }, node.title);
+  const heading = make("h2", { tabindex: "-1" }, node.title);
   const close = button("✕", () => choose(-1), { class: "quiet icon", "aria-label": "Close the card", title: "Close" });
   const summary = make("div", { class: "summary" });
   card.replaceChildren(
@@ -43,6 +43,6 @@ export async function showCard(card, store, place, choose) {
 function neighbours(store, place, choose) {
   const near = [...store.near[place]].sort((one, other) => store.near[other].length - store.near[one].length);
   const items = near.slice(0, SHOWN).map((other) => make("li", {}, button(store.nodes[other].title, () => choose(other), { class: "plain" })));
-  return make("div", {}, make("h4", {}, some(near.length, "neighbour")), make("ul", { class: "neighbours" }, ...items),
+  return make("div", {}, make("h3", {}, some(near.length, "neighbour")), make("ul", { class: "neighbours" }, ...items),
     near.length > SHOWN && make("p", { class: "soft" }, `and ${near.length - SHOWN} more`));
 }

@@ -111,7 +111,7 @@ class GraphView {
       rename("graph", this.store.nodes[place].id);
       const within = by("graph-card").contains(document.activeElement);
       showCard(by("graph-card"), this.store, place, (other) => this.choose(other, true));
-      if (within) by("graph-card").querySelector("h3").focus();
+      if (within) by("graph-card").querySelector("h2").focus();
       announce(`${this.store.nodes[place].title}, ${some(this.store.near[place].length, "neighbour")}`);
       if (centred) this.canvas.centre(place);
     }
@@ -130,7 +130,7 @@ class GraphView {
     const pick = (place) => {
       list.hidden = true;
       this.choose(place, true);
-      by("graph-card").querySelector("h3").focus();
+      by("graph-card").querySelector("h2").focus();
     };
     box.addEventListener("input", find);
     box.addEventListener("focus", () => box.value && find());

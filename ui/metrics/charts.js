@@ -12,10 +12,11 @@ export function sparkline(values, name) {
   const y = (value) => (high > low ? HEIGHT - 3 - ((value - low) / (high - low)) * (HEIGHT - 6) : HEIGHT / 2);
   const step = WIDTH / Math.max(1, values.length - 1);
   const points = (values.length > 1 ? values : [values[0] ?? 0, values[0] ?? 0]).map((value, n) => `${(values.length > 1 ? n * step : n * WIDTH).toFixed(1)},${y(value).toFixed(1)}`);
-  svg.append(
-    draw("polygon", { points: `0,${HEIGHT} ${points.join(" ")} ${WIDTH},${HEIGHT}`, class: "area" }),
+  const shapes = [
+    values.length > 1 && draw("polygon", { points: `0,${HEIGHT} ${points.join(" ")} ${WIDTH},${HEIGHT}`, class: "area" }),
     draw("polyline", { points: points.join(" "), class: "line", "vector-effect": "non-scaling-stroke" }),
-  );
+  ];
+  svg.append(...shapes.filter(Boolean));
   return svg;
 }
 

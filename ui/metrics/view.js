@@ -46,7 +46,7 @@ class MetricsView {
       ["Passages", "passages"], ["with dense vectors", "embedded"], ["Tokens read", "input"], ["Tokens written", "output"],
     ];
     by("metrics-cards").replaceChildren(...cards.map(([title, name]) =>
-      make("li", { class: "card" }, make("h3", {}, title), make("p", { class: "big" }, short(figures[name])), sparkline(this.history.line(name), title))));
+      make("li", { class: "card" }, make("h2", {}, title), make("p", { class: "big" }, short(figures[name])), sparkline(this.history.line(name), title))));
     this.#agents(found.agents);
     this.#tasks(found.tasks);
     this.#streams(found.streams);

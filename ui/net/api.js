@@ -12,15 +12,19 @@ export class Refused extends Error {
   }
 }
 
+/** Nobody answered: fetch says so by a TypeError, in words of the browser's own. */
+export class Unreachable extends TypeError {}
+
 /**
  * A response that is well.
  * @param {string} path @param {RequestInit} [options]
  * @throws {Refused} for any other
+ * @throws {Unreachable} when there is none
  */
 export async function request(path, options = {}) {
   for (;;) {
     const sent = keyHeaders();
-    const response = await fetch(path, { ...options, headers: { ...options.headers, ...sent } });
+    const response = await fetch(path, { ...options, headers: { ...options.headers, ...sent } }).catch(explain);
     if (response.ok) return response;
     const problem = await response.json().catch(() => ({}));
     const words = problem.detail || `The server answered ${response.status}.`;
@@ -28,6 +32,11 @@ export async function request(path, options = {}) {
     if (response.status !== 401 || !(await askForKey(`${text.split(";")[0]}.`, sent)))
       throw new Refused(response.status, text, Number(response.headers.get("Retry-After")) || null);
   }
+}
+
+function explain(error) {
+  if (error instanceof TypeError) throw new Unreachable("The server cannot be reached. Is it running, and are you online?");
+  throw error;
 }
 
 /** The JSON that a GET gives. @param {string} path @param {RequestInit} [options] @returns {Promise<any>} */

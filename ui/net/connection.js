@@ -11,6 +11,7 @@ let timer = 0;
 
 /** @param {string} name */
 export function lost(name) {
+  if (missing.has(name)) return; // its patience runs already
   missing.add(name);
   if (missing.size === 1) later(PATIENCE_MS, () => show("lost", "Connection lost. Trying again; nothing will be missing."));
 }

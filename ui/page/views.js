@@ -1,6 +1,9 @@
-/** Which view is shown: #/chat/…, #/plan/…. A view's module is loaded when it is first looked at. */
+/** Which view is shown: #/chat/…, #/plan/…. A view is opened when it is first looked at; the others' modules follow. */
 
+import { connected, forget, lost } from "../net/connection.js";
 import { by } from "./elements.js";
+
+const AGAIN_MS = 1_000;
 
 /** @typedef {{ show?: (rest: string) => void, hide?: () => void }} View */
 
@@ -57,11 +60,31 @@ async function follow() {
   if (shown && shown !== view) opened.get(shown)?.hide?.();
   shown = view;
   if (!opened.has(view)) {
-    const module = await MODULES[view]();
+    const module = await load(view, own);
+    if (!module) return;
     if (!opened.has(view)) opened.set(view, module.open());
     by(view).inert = false;
   }
   if (own === turn) opened.get(view)?.show?.(decoded(rest));
+}
+
+/** A view's module, also when the server has to be waited for; null when another view is wanted meanwhile. */
+async function load(view, own) {
+  const name = `the view ${view}`;
+  while (own === turn) {
+    try {
+      const module = await MODULES[view]();
+      connected(name);
+      for (const other of NAMES) MODULES[other]().catch(() => {}); // so that they are here when the server is not
+      return module;
+    } catch (error) {
+      if (!/import/i.test(error.message)) throw error; // every browser has the word for a module that did not come
+      lost(name);
+      await new Promise((settle) => setTimeout(settle, AGAIN_MS));
+    }
+  }
+  forget(name);
+  return null;
 }
 
 function decoded(text) {
