@@ -1,4 +1,4 @@
-"""Every benchmark, or one: ``python -m benchmarks [NAME] [--short] [--out FOLDER]``; ``make bench`` does it.
+"""Every benchmark, or one: ``python -m benchmarks [NAME] [--short] [--profile] [--out FOLDER]``, or ``make bench``.
 
 Each is a process of its own. What cannot run here says why and does not count as a failure. `chaos` is apart:
 ``make chaos``.
@@ -40,6 +40,7 @@ BENCHES = {
     "ingest": Bench("a Redis stream into DuckDB beside executemany and reading alone"),
     "embedding_cache": Bench("known embeddings beside CacheBackedEmbeddings and one MGET"),
     "checkpointer": Bench("LangGraph checkpoints beside Valkey's, SQLite's and memory's savers"),
+    "crawl": Bench("real pages of a MediaWiki beside LangChain's loader, wikipedia-api and the same requests alone"),
     "run_log": Bench("the log of a chat's run, in batches and one by one"),
     "fan_out": Bench("one stream to 400 clients beside one XREAD each and a broadcast"),
     "gateway": Bench("chat completions behind /v1 beside LiteLLM's proxy and a thin one"),
@@ -56,7 +57,7 @@ BENCHES = {
 }
 
 
-def run(name: str, *, short: bool, out: Path) -> bool:
+def run(name: str, *, short: bool, out: Path, profile: bool = False) -> bool:
     """Run one; whether it came to a good end."""
     bench = BENCHES[name]
     if why := bench.missing():
@@ -66,7 +67,10 @@ def run(name: str, *, short: bool, out: Path) -> bool:
     began = time.perf_counter()
     if not bench.saves:
         print(f"## {name}\n", flush=True)
-    ended = subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *arguments], cwd=ROOT, check=False)
+    module = [f"benchmarks.{name}"]
+    if profile:
+        module = ["benchmarks.profiling", name, "--profile-to", str(out / f"{name}.profile.txt")]
+    ended = subprocess.run([sys.executable, "-m", *module, *arguments], cwd=ROOT, check=False)
     print(f"{name} took {time.perf_counter() - began:.0f} s\n", flush=True)
     return ended.returncode == 0
 
@@ -79,13 +83,14 @@ def main() -> None:
     parser.add_argument("name", nargs="?", help="one of those above; none: all of them")
     parser.add_argument("--short", action="store_true", help="each in its short form: all of them under 15 minutes")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench", help="where JSON, tables and plots go")
+    parser.add_argument("--profile", action="store_true", help="also say where time goes (<name>.profile.txt)")
     given = parser.parse_args()
     if given.name and given.name not in BENCHES:
         parser.error(f"no benchmark is called {given.name}; there are: {', '.join(BENCHES)}")
     if peer_python() is None:
         print("The peers are not installed, so Lumina is measured without them: make bench-peers\n")
     names = [given.name] if given.name else list(BENCHES)
-    failed = [name for name in names if not run(name, short=given.short, out=given.out)]
+    failed = [name for name in names if not run(name, short=given.short, out=given.out, profile=given.profile)]
     print(f"Tables and plots: {given.out}")
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")

@@ -25,6 +25,8 @@ class Figures:
         self.expectation = expectation
         """What was written down before the first measurement."""
         self.found: dict[str, dict[str, list[float]]] = {}
+        self.left_out: dict[str, str] = {}
+        """Who took no part, and why."""
 
     def note(self, measure: str, who: str, value: float) -> None:
         """Keep the value of a round."""
@@ -45,6 +47,7 @@ class Figures:
                 ratios = self.ratios(measure, who)
                 said = spread(ratios, "{:.2f}") if ratios else ""
                 lines.append(f"| {'' if place else measure} | {who} | {spread(values, number_form(values))} | {said} |")
+        lines += [f"| not measured | {who} | {why} | |" for who, why in self.left_out.items()]
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
@@ -62,7 +65,7 @@ class Figures:
             }
             for measure, by_who in self.found.items()
         }
-        return {"bench": self.bench, "expectation": self.expectation, "measures": summary}
+        return {"bench": self.bench, "expectation": self.expectation, "measures": summary, "left_out": self.left_out}
 
     def plot(self, path: Path) -> None:
         """Bars for each measure, with lines from the least to the greatest value."""

@@ -14,7 +14,17 @@ from benchmarks.figures import Figures
 from benchmarks.harness import Work, take_turns
 
 ROOT = Path(__file__).parents[1]
-APART = {"reader_data", "reader_fit", "reader_network", "figures", "harness", "engine", "__main__", "recall_fit"}
+APART = {
+    "figures",
+    "harness",
+    "engine",
+    "profiling",
+    "__main__",
+    "reader_data",
+    "reader_fit",
+    "reader_network",
+    "recall_fit",
+}
 """What the benchmarks share, and what is started by another."""
 
 
@@ -36,6 +46,14 @@ def test_who_missed_a_round_has_no_ratio() -> None:
     figures.note("puts/s", "peer", 1)
     assert figures.ratios("puts/s", "peer") == []
     assert "| peer | 1.00 |  |" in figures.table()
+
+
+def test_who_took_no_part_is_named_with_the_reason() -> None:
+    figures = Figures("bench")
+    figures.note("puts/s", "lumina", 1)
+    figures.left_out["peer"] = "not installed: `make bench-peers`"
+    assert figures.table().endswith("| not measured | peer | not installed: `make bench-peers` | |")
+    assert figures.to_json()["left_out"] == {"peer": "not installed: `make bench-peers`"}
 
 
 async def test_contenders_take_turns() -> None:
