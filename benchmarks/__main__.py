@@ -41,6 +41,7 @@ BENCHES = {
     "embedding_cache": Bench("known embeddings beside CacheBackedEmbeddings and one MGET"),
     "checkpointer": Bench("LangGraph checkpoints beside Valkey's, SQLite's and memory's savers"),
     "crawl": Bench("real pages of a MediaWiki beside LangChain's loader, wikipedia-api and the same requests alone"),
+    "index_recall": Bench("passages indexed and found, beside LangChain's local Qdrant and the bare engine"),
     "whole": Bench("lumina ask with a crawl and from memory, beside the model, the network and a plain script"),
     "run_log": Bench("the log of a chat's run, in batches and one by one"),
     "fan_out": Bench("one stream to 400 clients beside one XREAD each and a broadcast"),
