@@ -43,6 +43,7 @@ BENCHES = {
     "crawl": Bench("real pages of a MediaWiki beside LangChain's loader, wikipedia-api and the same requests alone"),
     "index_recall": Bench("passages indexed and found, beside LangChain's local Qdrant and the bare engine"),
     "whole": Bench("lumina ask with a crawl and from memory, beside the model, the network and a plain script"),
+    "scale": Bench("what an item costs from few to many: events, threads, workers, servers"),
     "run_log": Bench("the log of a chat's run, in batches and one by one"),
     "fan_out": Bench("one stream to 400 clients beside one XREAD each and a broadcast"),
     "gateway": Bench("chat completions behind /v1 beside LiteLLM's proxy and a thin one"),

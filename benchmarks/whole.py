@@ -151,7 +151,7 @@ class Network(Late):
 
 async def with_lumina(source: WikiSource, engine: Engine, max_nodes: int, read: list[str]) -> Mapping[str, float]:
     """Both questions; ``read`` gets the titles of the pages, for the peer."""
-    clock, found = Clock(), {}
+    clock, found = Clock(), dict[str, float]()
     with tempfile.TemporaryDirectory() as folder:
         settings = load_settings(data_dir=Path(folder) / "data", redis_url=None)
         opened = open_runner(
@@ -212,7 +212,7 @@ async def plain_script(source: WikiSource, engine: Engine, titles: Sequence[str]
     clock = Clock()
     wiki, model, embedder = Network(source, clock), HostedChat(clock), Embedder(DEFAULT_MODEL, engine=engine)
     splitter = RecursiveCharacterTextSplitter(chunk_size=MAX_CHARS, chunk_overlap=MAX_CHARS // 10)
-    store, found = InMemoryVectorStore(embedder), {}
+    store, found = InMemoryVectorStore(embedder), dict[str, float]()
 
     async def answer(question: str) -> None:
         passages = await store.asimilarity_search(question, k=5)

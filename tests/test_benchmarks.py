@@ -56,6 +56,14 @@ def test_who_took_no_part_is_named_with_the_reason() -> None:
     assert figures.to_json()["left_out"] == {"peer": "not installed: `make bench-peers`"}
 
 
+def test_what_grows_is_kept_by_size() -> None:
+    figures = Figures("bench")
+    for size, seconds in ((10, 1.0), (1_000, 2.0)):
+        figures.note_at(size, "s", "lumina", seconds)
+    assert figures.found == {"s, at 10": {"lumina": [1.0]}, "s, at 1,000": {"lumina": [2.0]}}
+    assert figures.growth == {"s": {10: "s, at 10", 1_000: "s, at 1,000"}}
+
+
 async def test_contenders_take_turns() -> None:
     figures = Figures("bench")
     order: list[str] = []
@@ -80,6 +88,8 @@ def test_a_run_is_kept_as_json_table_and_picture(tmp_path: Path) -> None:
         figures.note("puts/s", "lumina", 2 * number)
         figures.note("puts/s", "peer", number)
         figures.note("alone", "lumina", number)
+        for size in (1, 10):
+            figures.note_at(size, "growing", "lumina", number)
     figures.save(tmp_path, {"cores": 2})
     kept = json.loads((tmp_path / "bench.json").read_text())
     assert kept["machine"] == {"cores": 2}
