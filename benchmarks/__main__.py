@@ -48,7 +48,7 @@ BENCHES = {
     "fan_out": Bench("one stream to 400 clients beside one XREAD each and a broadcast"),
     "gateway": Bench("chat completions behind /v1 beside LiteLLM's proxy and a thin one"),
     "parallel": Bench("two topics at once and one after the other"),
-    "planner": Bench("planning time by goals and ways", short=("--most", "300", "--rounds", "2"), saves=False),
+    "planner": Bench("planning time by goals and ways, beside networkx on the explicit lattice"),
     "intents": Bench("which intent a message has", short=(), saves=False),
     "recall": Bench(
         "what retrieval finds on SQuAD",
