@@ -72,7 +72,7 @@ def run(name: str, *, short: bool, out: Path, profile: bool = False) -> bool:
         print(f"## {name}\n", flush=True)
     module = [f"benchmarks.{name}"]
     if profile:
-        module = ["benchmarks.profiling", name, "--profile-to", str(out / f"{name}.profile.txt")]
+        module = ["benchmarks.profiling", name, "--profile-to", str(out)]
     ended = subprocess.run([sys.executable, "-m", *module, *arguments], cwd=ROOT, check=False)
     print(f"{name} took {time.perf_counter() - began:.0f} s\n", flush=True)
     return ended.returncode == 0

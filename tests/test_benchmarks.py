@@ -12,6 +12,7 @@ import pytest
 from benchmarks.__main__ import BENCHES
 from benchmarks.figures import Figures
 from benchmarks.harness import Work, take_turns
+from benchmarks.profiling import report
 
 ROOT = Path(__file__).parents[1]
 APART = {
@@ -105,6 +106,19 @@ def test_every_benchmark_is_listed_and_its_short_form_exists() -> None:
         source = (ROOT / "benchmarks" / f"{name}.py").read_text()
         assert bench.saves == ("finish(" in source), name
         assert re.match(r'"""[A-Z]', source), name
+
+
+def test_a_profile_names_functions_by_themselves_and_with_what_they_call() -> None:
+    stacks = """run (threading.py:1);with_lumina (benchmarks/crawl.py:80);parse (selectolax/parser.py:5) 3
+run (threading.py:1);EpollSelector.select (selectors.py:468) 50
+run (threading.py:1);with_lumina (benchmarks/crawl.py:82);decode (json/decoder.py:7) 1
+<module> (benchmarks/crawl.py:1);_load (<frozen importlib._bootstrap>:9) 96
+"""
+    told = report(stacks)
+    assert told.startswith("4 samples")
+    assert " 75.0 %  parse (selectolax/parser.py)" in told
+    assert "100.0 %  with_lumina (benchmarks/crawl.py)" in told
+    assert "importlib" not in told
 
 
 def test_every_peer_has_a_version() -> None:
