@@ -40,8 +40,8 @@ def report(stacks: str) -> str:
         stack, _, samples = line.rpartition(" ")
         if any(part in stack for part in LOADING):
             continue
-        frames = [re.sub(r":\d+\)$", ")", frame) for frame in stack.split(";")]
-        if frames[-1].partition(" ")[0].rpartition(".")[2] in WAITING:
+        frames = [re.sub(r":\d+\)$", ")", frame) for frame in stack.split(";") if frame.strip()]
+        if not frames or frames[-1].partition(" ")[0].rpartition(".")[2] in WAITING:
             continue
         total += int(samples)
         alone[frames[-1]] += int(samples)

@@ -112,6 +112,7 @@ def test_a_profile_names_functions_by_themselves_and_with_what_they_call() -> No
     stacks = """run (threading.py:1);with_lumina (benchmarks/crawl.py:80);parse (selectolax/parser.py:5) 3
 run (threading.py:1);EpollSelector.select (selectors.py:468) 50
 run (threading.py:1);with_lumina (benchmarks/crawl.py:82);decode (json/decoder.py:7) 1
+ 5
 <module> (benchmarks/crawl.py:1);_load (<frozen importlib._bootstrap>:9) 96
 """
     told = report(stacks)
