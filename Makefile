@@ -88,8 +88,8 @@ test-oldest: $(STAMP)  ## the queue's, the streams' and the graph's tests on red
 chaos: $(STAMP)  ## kill, freeze, fill and restart everything, and count what was lost (about 6 minutes)
 	@$(BIN)/python -m benchmarks.chaos
 
-bench: $(STAMP)  ## everything in its short form (under 15 minutes); ONE=name for one in full, and SHORT=1 for it in short
-	@$(BIN)/python -m benchmarks $(or $(ONE),--short) $(if $(SHORT),--short)
+bench: $(STAMP)  ## everything in its short form (under 15 minutes); ONE=name for one in full, SHORT=1 in short, PROFILE=1 with a profile
+	@$(BIN)/python -m benchmarks $(or $(ONE),--short) $(if $(SHORT),--short) $(if $(PROFILE),--profile)
 
 bench-peers:  ## what the benchmarks compare with, in a venv of its own
 	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)

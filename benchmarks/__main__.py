@@ -1,4 +1,4 @@
-"""Every benchmark, or one: ``python -m benchmarks [NAME] [--short] [--out FOLDER]``; ``make bench`` does it.
+"""Every benchmark, or one: ``python -m benchmarks [NAME] [--short] [--profile] [--out FOLDER]``, or ``make bench``.
 
 Each is a process of its own. What cannot run here says why and does not count as a failure. `chaos` is apart:
 ``make chaos``.
@@ -47,11 +47,15 @@ BENCHES = {
     "ingest": Bench("a Redis stream into DuckDB beside executemany and reading alone"),
     "embedding_cache": Bench("known embeddings beside CacheBackedEmbeddings and one MGET"),
     "checkpointer": Bench("LangGraph checkpoints beside Valkey's, SQLite's and memory's savers"),
+    "crawl": Bench("real pages of a MediaWiki beside LangChain's loader, wikipedia-api and the same requests alone"),
+    "index_recall": Bench("passages indexed and found, beside LangChain's local Qdrant and the bare engine"),
+    "whole": Bench("lumina ask with a crawl and from memory, beside the model, the network and a plain script"),
+    "scale": Bench("what an item costs from few to many: events, threads, workers, servers"),
     "run_log": Bench("the log of a chat's run, in batches and one by one"),
     "fan_out": Bench("one stream to 400 clients beside one XREAD each and a broadcast"),
     "gateway": Bench("chat completions behind /v1 beside LiteLLM's proxy and a thin one"),
     "parallel": Bench("two topics at once and one after the other"),
-    "planner": Bench("planning time by goals and ways", short=("--most", "300", "--rounds", "2"), saves=False),
+    "planner": Bench("planning time by goals and ways, beside networkx on the explicit lattice"),
     "console_graph": Bench(
         "the console's graph: frames with 5,000 nodes and 20,000 edges",
         missing=lambda: "" if chromium() else "no Chromium on the PATH nor in LUMINA_CHROMIUM",
@@ -67,7 +71,7 @@ BENCHES = {
 }
 
 
-def run(name: str, *, short: bool, out: Path) -> bool:
+def run(name: str, *, short: bool, out: Path, profile: bool = False) -> bool:
     """Run one; whether it came to a good end."""
     bench = BENCHES[name]
     if why := bench.missing():
@@ -77,7 +81,10 @@ def run(name: str, *, short: bool, out: Path) -> bool:
     began = time.perf_counter()
     if not bench.saves:
         print(f"## {name}\n", flush=True)
-    ended = subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *arguments], cwd=ROOT, check=False)
+    module = [f"benchmarks.{name}"]
+    if profile:
+        module = ["benchmarks.profiling", name, "--profile-to", str(out)]
+    ended = subprocess.run([sys.executable, "-m", *module, *arguments], cwd=ROOT, check=False)
     print(f"{name} took {time.perf_counter() - began:.0f} s\n", flush=True)
     return ended.returncode == 0
 
@@ -90,13 +97,14 @@ def main() -> None:
     parser.add_argument("name", nargs="?", help="one of those above; none: all of them")
     parser.add_argument("--short", action="store_true", help="each in its short form: all of them under 15 minutes")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench", help="where JSON, tables and plots go")
+    parser.add_argument("--profile", action="store_true", help="also say where time goes (<name>.profile.txt)")
     given = parser.parse_args()
     if given.name and given.name not in BENCHES:
         parser.error(f"no benchmark is called {given.name}; there are: {', '.join(BENCHES)}")
     if peer_python() is None:
         print("The peers are not installed, so Lumina is measured without them: make bench-peers\n")
     names = [given.name] if given.name else list(BENCHES)
-    failed = [name for name in names if not run(name, short=given.short, out=given.out)]
+    failed = [name for name in names if not run(name, short=given.short, out=given.out, profile=given.profile)]
     print(f"Tables and plots: {given.out}")
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")

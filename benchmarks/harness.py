@@ -85,6 +85,14 @@ def peer_python() -> Path | None:
     return PEERS / "bin" / "python" if (PEERS / ".installed").exists() else None
 
 
+def peers(figures: Figures, contenders: Mapping[str, Work]) -> Mapping[str, Work]:
+    """These where the peers are installed; else none, and the table says so."""
+    if peer_python():
+        return contenders
+    figures.left_out |= dict.fromkeys(contenders, "not installed: `make bench-peers`")
+    return {}
+
+
 def add_peers() -> None:
     """Let peers be imported beside Lumina's own packages; those win where both have one."""
     sys.path += [str(folder) for folder in PEERS.glob("lib/python3*/site-packages")]

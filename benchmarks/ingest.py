@@ -1,7 +1,8 @@
 """From a Redis stream into DuckDB, a batch at a time: ``python -m benchmarks.ingest [--short]``.
 
 *Lumina*: ``Consumer`` and the event store's ingester, each event once. *Limits*: read and acknowledge; the same, each
-entry made an ``Event``. *Peer*: ``executemany`` of the same rows, on a hundredth of the events. Another turn breaks
+entry made an ``Event``. *Peers*: ``executemany`` of the same rows, on a hundredth of the events; FastStream's batch
+consumer with one statement a batch, in a process of its own. Another turn breaks
 Lumina's reader off half-way and starts it again: the store has to hold every event once. All read the same entries,
 each in a group of its own. Then the lag: milliseconds from the moment an event is made until it is committed, at
 5,000 a second.
@@ -26,7 +27,7 @@ from redis.asyncio import Redis
 
 from benchmarks.engine import open_valkey
 from benchmarks.figures import Figures
-from benchmarks.harness import Work, finish, options, rounds_of, take_turns
+from benchmarks.harness import Work, finish, options, peers, rounds_of, run_peer, take_turns
 from memory.consumers import Consumer
 from memory.events import EventStore, open_events
 from memory.keys import GRAPH_STREAM
@@ -56,7 +57,7 @@ def made(number: int) -> Event:
 async def filled(redis: Redis, count: int) -> None:
     """The stream with this many events, and a group for each contender, so that nothing is trimmed."""
     await redis.flushall()
-    for group in ("lumina", "broken", "bare", "parsed", "executemany"):
+    for group in ("lumina", "broken", "bare", "parsed", "executemany", "faststream"):
         await redis.xgroup_create(GRAPH_STREAM, group, "0", mkstream=True)
     for start in range(0, count, 1_000):
         pipeline = redis.pipeline(transaction=False)
@@ -144,6 +145,10 @@ async def with_executemany(redis: Redis, count: int) -> Mapping[str, float]:
         return {RATE: len(rows) / (time.perf_counter() - began)}
 
 
+async def with_faststream(path: str, count: int) -> Mapping[str, float]:
+    return await run_peer("with_faststream", path, GRAPH_STREAM, count, BATCH)
+
+
 async def lags(redis: Redis, seconds: float) -> list[float]:
     """Milliseconds from made to committed, of each event."""
     await redis.flushall()
@@ -172,13 +177,14 @@ async def lags(redis: Redis, seconds: float) -> list[float]:
 
 
 async def main(figures: Figures, rounds: int, count: int, lag_s: float) -> None:
-    async with open_valkey() as (redis, _):
+    async with open_valkey() as (redis, path):
         contenders: dict[str, Work] = {
             "lumina": partial(with_lumina, redis, "lumina", count),
             "lumina, broken off half-way": partial(with_lumina, redis, "broken", count),
             "read and acknowledge": partial(limit, redis, count, parse=False),
             "read, parse, acknowledge": partial(limit, redis, count, parse=True),
             "executemany": partial(with_executemany, redis, count // 100),
+            **peers(figures, {"FastStream": partial(with_faststream, path, count)}),
         }
         for _ in range(rounds):
             await filled(redis, count)

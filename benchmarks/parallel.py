@@ -47,20 +47,24 @@ class Late:
         self.name = source.name
         self._source, self._latency_s = source, latency_s
 
-    async def fetch(self, titles: Sequence[str]) -> Fetched:
+    async def wait(self) -> None:
+        """What a request takes on its way."""
         await asyncio.sleep(self._latency_s)
+
+    async def fetch(self, titles: Sequence[str]) -> Fetched:
+        await self.wait()
         return await self._source.fetch(titles)
 
     async def revisions(self, titles: Sequence[str]) -> dict[str, str]:
-        await asyncio.sleep(self._latency_s)
+        await self.wait()
         return await self._source.revisions(titles)
 
     async def suggest(self, text: str, limit: int = 5) -> list[str]:
-        await asyncio.sleep(self._latency_s)
+        await self.wait()
         return await self._source.suggest(text, limit)
 
     async def search(self, text: str, limit: int = 10) -> list[str]:
-        await asyncio.sleep(self._latency_s)
+        await self.wait()
         return await self._source.search(text, limit)
 
     async def aclose(self) -> None:

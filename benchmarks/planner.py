@@ -1,27 +1,39 @@
-"""How planning time grows with the number of goals and ways.
+"""How planning time grows with the number of goals and ways: ``python -m benchmarks.planner [--short]``.
 
 Random lattices from fixed seeds: each goal requires up to three earlier ones (only among the first eighth may it be
 none), costs are whole numbers from 0 to 50, targets are the last tenth of the goals, at most ten; with one way, all
-goals. CPU time of this process, so that neighbours on the machine count little. Rows end early when a plan takes
-longer than ``SLOW_S``. The limits: --most goals, --rounds seeds a row.
+goals. CPU time of this process, so that neighbours on the machine count little; a value a seed. Rows end early when a
+plan takes longer than 20 s (short: 3).
+
+*Peer*, where the explicit lattice is small enough to be written down: networkx's Dijkstra from the empty state to the
+nearest that holds the targets, with the graph of states given, and with making it; both find the same cost. Then 64
+goals with three ways each, in ten families of lattices.
 """
 
 from __future__ import annotations
 
-import argparse
 import random
-import statistics
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.figures import OURS, Figures
+from benchmarks.harness import add_peers, finish, options, peer_python, rounds_of
 from graphs.lattice import Lattice, Way
 from graphs.search import Plan, plan
 
+EXPECTATION = (
+    "1,000 single-way goals under 10 ms, for one pass over them is enough; 64 goals with three ways under 50 ms in the "
+    "median, for most of them are settled by bounds; networkx doubles with every goal"
+)
 SIZES = (10, 30, 64, 100, 300, 1_000, 3_000, 10_000)
-SLOW_S = 20.0
+EXPLICIT = (6, 8, 10, 12, 14)
+"""Goals of which all states are written down: thousands of them at fourteen."""
+SLOW_S, SLOW_SHORT_S = 20.0, 3.0
 
 
 def random_lattice(
@@ -50,39 +62,69 @@ def timed(lattice: Lattice, targets: list[str]) -> tuple[float, Plan]:
     return time.process_time() - begun, found
 
 
-def growth(most: int, rounds: int) -> None:
-    print("growth: median CPU time, its ratio to the row above, cost ÷ proven lower bound (1 = exact)")
-    print(f"{'ways':>4} {'goals':>6} {'steps':>6} {'ms':>10} {'ratio':>7} {'worst ms':>10} {'cost/bound':>11} exact")
+def growth(figures: Figures, most: int, seeds: int, slow_s: float) -> None:
     for ways in (1, 2, 3):
-        before = 0.0
         for goals in [size for size in SIZES if size <= most]:
-            took, plans = [], []
-            for seed in range(rounds):
+            slowest = 0.0
+            for seed in range(seeds):
                 lattice = random_lattice(seed, goals, ways)
                 # With one way everything is planned; otherwise the plan would be a small part of the lattice.
                 targets = sorted(lattice.goals) if ways == 1 else sorted(lattice.goals)[-max(1, min(10, goals // 10)) :]
                 seconds, found = timed(lattice, targets)
-                took.append(seconds)
-                plans.append(found)
-            median = statistics.median(took)
-            gap = statistics.median([found.cost / found.bound if found.bound else 1.0 for found in plans])
-            exact = sum(found.exact for found in plans)
-            steps = statistics.median([len(found.steps) for found in plans])
-            ratio = f"{median / before:7.1f}" if before else " " * 7
-            print(
-                f"{ways:4} {goals:6} {steps:6.0f} {median * 1e3:10.2f} {ratio} {max(took) * 1e3:10.2f} {gap:11.3f}"
-                f" {exact}/{rounds}",
-                flush=True,
-            )
-            before = median
-            if max(took) > SLOW_S:
+                slowest = max(slowest, seconds)
+                figures.note_at(goals, f"CPU ms, {_ways(ways)}, by goals", OURS, 1e3 * seconds)
+                if ways > 1:
+                    gap = found.cost / found.bound if found.bound else 1.0
+                    figures.note_at(goals, f"cost ÷ proven bound, {_ways(ways)}, by goals", OURS, gap)
+            if slowest > slow_s:
                 break
 
 
-def exact(rounds: int) -> None:
-    print("\n64 goals with three ways each, planned exactly: CPU ms over seeds")
-    print(f"{'family':44} {'median':>8} {'worst':>9}")
-    families: dict[str, tuple[dict[str, int | bool], int]] = {
+def _ways(count: int) -> str:
+    return "one way" if count == 1 else f"{count} ways"
+
+
+def beside_networkx(figures: Figures, seeds: int) -> None:
+    """The same plans as shortest paths over the states that are there."""
+    import networkx  # type: ignore[import-untyped, unused-ignore]  # a peer
+
+    for goals in EXPLICIT:
+        measure = "CPU ms on the explicit lattice, 3 ways, by goals"
+        for seed in range(seeds):
+            lattice = random_lattice(seed, goals, 3)
+            targets = sorted(lattice.goals)[-2:]
+            ours, found = timed(lattice, targets)
+            begun = time.process_time()
+            states = networkx.DiGraph()
+            states.add_weighted_edges_from(_edges(lattice))
+            made = time.process_time()
+            costs = networkx.single_source_dijkstra_path_length(states, frozenset[str]())
+            cost = min(cost for state, cost in costs.items() if state.issuperset(targets))
+            done = time.process_time()
+            assert not found.exact or abs(cost - found.cost) < 1e-6, (seed, goals, cost, found.cost)
+            figures.note_at(goals, measure, OURS, 1e3 * ours)
+            figures.note_at(goals, measure, "networkx, the states given", 1e3 * (done - made))
+            figures.note_at(goals, measure, "networkx, the states made", 1e3 * (done - begun))
+
+
+def _edges(lattice: Lattice) -> list[tuple[frozenset[str], frozenset[str], float]]:
+    """From every feasible state to those with one goal more, by the cheapest way that can be walked there."""
+    edges, seen = [], {frozenset[str]()}
+    left = list(seen)
+    while left:
+        state = left.pop()
+        for goal in lattice.fringe(state):
+            cost = min(way.cost for way in lattice.ways_of(goal) if way.requires <= state)
+            after = state | {goal}
+            edges.append((state, after, cost))
+            if after not in seen:
+                seen.add(after)
+                left.append(after)
+    return edges
+
+
+def exact(figures: Figures, seeds: int, slow_s: float) -> None:
+    families: dict[str, tuple[Mapping[str, Any], int]] = {
         "last goal, 2 requirements": ({"requires": 2}, 1),
         "last goal, 3 requirements": ({"requires": 3}, 1),
         "last goal, 4 requirements": ({"requires": 4}, 1),
@@ -94,29 +136,33 @@ def exact(rounds: int) -> None:
         "circles, last goal": ({"circles": True, "requires": 2}, 1),
         "circles, last 8 goals": ({"circles": True}, 8),
     }
-    for name, (options, targets) in families.items():
-        took: list[float] = []
-        unproven = 0
-        for seed in range(rounds):
-            lattice = random_lattice(seed, 64, 3, **options)  # type: ignore[arg-type]  # a table of keyword arguments
+    for name, (shape, targets) in families.items():
+        spent = 0.0
+        for seed in range(seeds):
+            lattice = random_lattice(seed, 64, 3, **shape)
             seconds, found = timed(lattice, sorted(lattice.goals)[-targets:])
-            took.append(seconds)
-            unproven += not found.exact
-            if sum(took) > SLOW_S:
+            figures.note(f"64 goals, 3 ways, {name}: CPU ms", OURS, 1e3 * seconds)
+            figures.note("64 goals, 3 ways: proven to be the cheapest, share", OURS, float(found.exact))
+            spent += seconds
+            if spent > slow_s:
                 break
-        note = "" if len(took) == rounds else f"  ({len(took)} seeds)"
-        note += f"  {unproven} gave up the proof" if unproven else ""
-        print(f"{name:44} {statistics.median(took) * 1e3:8.2f} {max(took) * 1e3:9.2f}{note}", flush=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--most", type=int, default=SIZES[-1], help="largest number of goals")
-    parser.add_argument("--rounds", type=int, default=5, help="seeds a row; the exact table takes four times as many")
-    given = parser.parse_args()
-    exact(4 * given.rounds)
-    growth(given.most, given.rounds)
+def main(figures: Figures, most: int, seeds: int, slow_s: float) -> None:
+    exact(figures, 4 * seeds, slow_s)
+    if peer_python():
+        beside_networkx(figures, seeds)
+    else:
+        figures.left_out["networkx"] = "not installed: `make bench-peers`"
+    growth(figures, most, seeds, slow_s)
 
 
 if __name__ == "__main__":
-    main()
+    parser = options(__doc__, rounds=5)
+    parser.add_argument("--most", type=int, default=None, help=f"largest number of goals ({SIZES[-1]}; short: 1000)")
+    given = parser.parse_args()
+    add_peers()
+    collected = Figures("planner", expectation=EXPECTATION)
+    size, slow_s = (1_000, SLOW_SHORT_S) if given.short else (SIZES[-1], SLOW_S)
+    main(collected, given.most or size, rounds_of(given), slow_s)
+    finish(collected, given)

@@ -21,7 +21,7 @@ from redis.asyncio import Redis
 
 from benchmarks.engine import open_valkey
 from benchmarks.figures import Figures
-from benchmarks.harness import Work, finish, options, peer_python, rounds_of, run_peer, take_turns
+from benchmarks.harness import Work, finish, options, peers, rounds_of, run_peer, take_turns
 from memory.streams import Streams
 from memory.tasks import TaskQueue, hold
 
@@ -103,9 +103,11 @@ async def main(figures: Figures, rounds: int, count: int) -> None:
             "lumina": partial(with_lumina, redis, count),
             "bare stream": partial(bare, redis, count),
         }
-        if peer_python():
-            contenders["taskiq-redis"] = partial(peer, redis, "with_taskiq", path, count)
-            contenders["arq"] = partial(peer, redis, "with_arq", path, count)
+        others: dict[str, Work] = {
+            "taskiq-redis": partial(peer, redis, "with_taskiq", path, count),
+            "arq": partial(peer, redis, "with_arq", path, count),
+        }
+        contenders |= peers(figures, others)
         await take_turns(figures, contenders, rounds)
         figures.note("idle worker, % of a core", "lumina", await idle(redis))
 
