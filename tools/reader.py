@@ -186,9 +186,14 @@ def supported(text: str, evidence: Sequence[Evidence]) -> Support:
     check of words: it finds what was invented, not what was put together wrongly from words that are there.
     Citation marks such as ``[1]`` are passed over.
     """
-    plain = _CITATION.sub("", text)
+    plain = without_marks(text)
     pieces = [plain[start:end] for start, end in sentence_borders(plain)]
     return Support(tuple(_statement(piece, evidence) for piece in pieces))
+
+
+def without_marks(text: str) -> str:
+    """The text without citation marks such as ``[1]`` or ``[2, 3]``."""
+    return _CITATION.sub("", text)
 
 
 def _statement(text: str, evidence: Sequence[Evidence]) -> Statement:
