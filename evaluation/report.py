@@ -28,14 +28,15 @@ class NoPlot(LuminaError):
 
 
 def table(systems: Mapping[str, Figures], meanings: Mapping[str, str] = FIGURES) -> Table:
-    """One row a figure, one column a system; ``meanings`` says what each figure counts, in the order of the rows."""
+    """One row a figure that any system has, one column a system; ``meanings`` says what each figure counts."""
     drawn = Table(box=None, pad_edge=False)
     drawn.add_column("figure")
     for name in systems:
         drawn.add_column(name, justify="right")
     drawn.add_column("what it counts", style="dim")
     for figure, meaning in meanings.items():
-        drawn.add_row(figure, *(shown(figure, values[figure]) for values in systems.values()), meaning)
+        if any(values[figure] is not None for values in systems.values()):
+            drawn.add_row(figure, *(shown(figure, values[figure]) for values in systems.values()), meaning)
     return drawn
 
 

@@ -24,9 +24,9 @@ from tools.splitter import sentences
 
 Method = Literal["extract", "map_reduce"]
 LUMINA, LEAD, RANDOM, BOUND = "Lumina", "lead", "random", "bound"
-RESAMPLES = 10_000
+RESAMPLES = 2_000
 """Bootstrap samples of the articles."""
-ORACLE_POOL = 40
+BOUND_POOL = 40
 """Sentences that the bound tries, those first that share most with the lead."""
 
 
@@ -52,7 +52,7 @@ class SummaryOutcome:
     supported: int
     """Sentences whose words stand at one place of the article that retrieval finds."""
     cited: int | None
-    """Sentences whose words stand in the passage that they cite, at the article's own revision; None without citations."""
+    """Sentences whose words stand in the passage that they cite, at the article's revision; None without citations."""
     verbatim: int
     """Sentences that stand in the article word for word."""
     nearness: float
@@ -68,18 +68,18 @@ class SummaryOutcome:
 
 FIGURES: Mapping[str, str] = {
     "f1": "ROUGE-L F1 with the lead",
-    "f1_low": "95 % of bootstrap samples of the articles have more …",
-    "f1_high": "… and less than this: the interval of the mean",
+    "f1_low": "lower end of its 95 % interval over the articles (bootstrap)",
+    "f1_high": "upper end",
     "precision": "of the summary's words, those in the longest common subsequence",
     "recall": "of the lead's words, those in it",
     "f1_sentences": "ROUGE-L F1 sentence by sentence, whatever their order",
     "f1_same_words": "ROUGE-L F1, cut to as many words as the shorter of Lumina's and lead's summary has",
     "gain": "mean difference of F1 from lead, article by article",
-    "gain_low": "its interval, as above",
-    "gain_high": "",
+    "gain_low": "lower end of its interval",
+    "gain_high": "upper end",
     "gain_same_words": "mean difference of F1 from lead, cut to the same words",
-    "gain_same_words_low": "its interval, as above",
-    "gain_same_words_high": "",
+    "gain_same_words_low": "lower end of its interval",
+    "gain_same_words_high": "upper end",
     "wins": "articles with a higher F1 than lead's, ties half",
     "supported": "sentences that retrieval finds in the article",
     "cited": "sentences that stand in the passage they cite",
@@ -192,14 +192,15 @@ def chosen_at_random(own: Sequence[str], length: int, seed: str) -> list[str]:
 
 def bound(lead: str, own: Sequence[str], length: int) -> list[str]:
     """Sentences chosen one by one with the lead in view: about the most that an extract can reach."""
-    pool = sorted(range(len(own)), key=lambda place: -of_text(lead, own[place]).f1)[:ORACLE_POOL]
+
+    def f1(places: Sequence[int]) -> float:
+        return of_text(lead, " ".join(own[place] for place in sorted(places))).f1
+
+    pool = sorted(range(len(own)), key=lambda place: -f1([place]))[:BOUND_POOL]
     chosen: list[int] = []
-    while len(chosen) < min(length, len(own)):
-
-        def with_it(place: int) -> float:
-            return of_text(lead, " ".join(own[one] for one in sorted([*chosen, place]))).f1  # noqa: B023 (used at once)
-
-        chosen.append(max((place for place in pool if place not in chosen), key=with_it))
+    for _ in range(min(length, len(pool))):
+        tried = {place: f1([*chosen, place]) for place in pool if place not in chosen}
+        chosen.append(max(tried, key=tried.__getitem__))
     return [own[place] for place in sorted(chosen)]
 
 
@@ -225,7 +226,8 @@ def figures(outcomes: Sequence[SummaryOutcome], lead: Sequence[SummaryOutcome]) 
     same = [one.f1_same_words - other.f1_same_words for one, other in zip(outcomes, lead, strict=True)]
     total = sum(one.sentences for one in outcomes)
     cites = any(one.cited is not None for one in outcomes)
-    modelled = any(one.method for one in outcomes)
+    asked = any(one.tokens_in for one in outcomes)
+    timed = any(one.seconds for one in outcomes)
 
     def of_all(count: int) -> float | None:
         return count / total if total else None
@@ -243,14 +245,14 @@ def figures(outcomes: Sequence[SummaryOutcome], lead: Sequence[SummaryOutcome]) 
         "cited": of_all(sum(one.cited or 0 for one in outcomes)) if cites else None,
         "verbatim": of_all(sum(one.verbatim for one in outcomes)),
         "nearness": mean([one.nearness for one in outcomes]),
-        "by_model": mean([one.method == "map_reduce" for one in outcomes]) if modelled else None,
-        "dropped": mean([one.dropped for one in outcomes]) if modelled else None,
-        "replaced": mean([one.replaced for one in outcomes]) if modelled else None,
+        "by_model": mean([one.method == "map_reduce" for one in outcomes]) if asked else None,
+        "dropped": mean([one.dropped for one in outcomes]) if asked else None,
+        "replaced": mean([one.replaced for one in outcomes]) if asked else None,
         "sentences": mean([one.sentences for one in outcomes]),
         "words": mean([one.words for one in outcomes]),
-        "p50_s": quantile([one.seconds for one in outcomes], 0.5) if modelled else None,
-        "tokens_in": mean([one.tokens_in for one in outcomes]),
-        "tokens_out": mean([one.tokens_out for one in outcomes]),
+        "p50_s": quantile([one.seconds for one in outcomes], 0.5) if timed else None,
+        "tokens_in": mean([one.tokens_in for one in outcomes]) if asked else None,
+        "tokens_out": mean([one.tokens_out for one in outcomes]) if asked else None,
     }
     for name, each in (("f1", [one.f1 for one in outcomes]), ("gain", gains), ("gain_same_words", same)):
         values[f"{name}_low"], values[f"{name}_high"] = interval(each)

@@ -32,8 +32,8 @@ SIGNALS = (
     "first of its section",
     "cosine with the title",
 )
-WEIGHTS = (1.0, 1.0, 1.0, -1.0, 0.5, 1.0)
-"""One a signal, in this order; those of the lexical signals come first."""
+WEIGHTS = (1.0, 1.0, 0.5, -0.5, 0.5, 1.0)
+"""One a signal, in this order; only the last one needs vectors."""
 LEAD_SENTENCES = 2
 """The lead's first sentences, which a summary begins with."""
 MOST_EMBEDDED = 400

@@ -1,9 +1,9 @@
 """What somebody else's sentences rest on: the article's own sentences that are nearest to each of them.
 
 A sentence is supported when one place of the article, a sentence with its two neighbours, has all its content words and
-denies as much as it does (``reader.supported``), with its names in the same order, and its numbers too: «Anna beat Bert»
+denies as much as it does (``reader.supported``), and has its names in the same order, and its numbers: «Anna beat Bert»
 is not what an article says that has «Bert beat Anna». The places are found by retrieval, nearest in meaning first, so
-that words from the ends of a long article do not add up to a claim. What was said in other words than the article's is
+that words from the ends of a long article do not add up to a claim. What is said in other words than the article's is
 refused as well; the nearest of its own sentences can stand in.
 """
 
