@@ -1,10 +1,10 @@
 """What somebody else's sentences rest on: the article's own sentences that are nearest to each of them.
 
-A sentence is supported when one place of the article, a sentence with its two neighbours, has all its content words and
-denies as much as it does (``reader.supported``), and has its names in the same order, and its numbers: «Anna beat Bert»
-is not what an article says that has «Bert beat Anna». The places are found by retrieval, nearest in meaning first, so
-that words from the ends of a long article do not add up to a claim. What is said in other words than the article's is
-refused as well; the nearest of its own sentences can stand in.
+A sentence is supported when one place of the article, a sentence with its two neighbours, has all its content words
+(``reader.supported``), denies the same (``reader.denied``), and has its names in the same order, and its numbers: «Anna
+beat Bert» is not what an article says that has «Bert beat Anna». The places are found by retrieval, nearest in meaning
+first, so that words from the ends of a long article do not add up to a claim. What is said in other words than the
+article's is refused as well; the nearest of its own sentences can stand in.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from memory.passages import Passage
 from tools.evidence import Evidence, Sentence
 from tools.lexical import stem, stems
-from tools.reader import supported
+from tools.reader import denied, supported
 from tools.splitter import sentences
 
 if TYPE_CHECKING:
@@ -107,9 +107,13 @@ def _checked(texts: Sequence[str], own: Sequence[OwnSentence], nearness: NDArray
 
 def stands_in(text: str, own: OwnSentence) -> bool:
     """Whether what the text says stands at this place of the article."""
+    said = set(stems(text))
+    if text == own.text or not said:
+        return bool(said)
     cut = tuple(Sentence(start, end, own.place[start:end], 0.0, ()) for start, end in sentences(own.place))
     around = Evidence(replace(own.passage, text=own.place), 0.0, cut, 0)
-    return bool(stems(text)) and supported(text, [around]).holds and _same_order(text, own.place)
+    same_denials = denied(text) == denied(own.place) & said
+    return same_denials and supported(text, [around]).holds and _same_order(text, own.place)
 
 
 def _same_order(text: str, place: str) -> bool:

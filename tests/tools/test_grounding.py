@@ -62,6 +62,8 @@ async def test_what_stands_at_one_place_is_supported(text: str) -> None:
         "Harold, a Martian, defeated Tostig.",
         "Harold did not march south.",
         "The castle was finished before 1070.",
+        "The castle was finished not before 1070.",  # the same words, another one denied
+        "The castle wasn't before 1070 finished.",
         "The castle was not finished before 7,000 men marched in 1070.",
         "Harold defeated Tostig before the castle was finished.",  # from both ends of the passage
         "Harold defeated Tostig. He flew to Mars.",
@@ -94,3 +96,4 @@ def test_sentences_of_overlapping_passages_come_once_with_the_wider_place() -> N
 def test_every_sentence_of_an_article_stands_in_it() -> None:
     own = own_sentences([passage(f"{HAROLD} Was it? “No,” said Emma, “never.” Emma asked Harold, and Harold Emma.")])
     assert [one.text for one in own if not stands_in(one.text, one)] == ["Was it?"]
+    assert not stands_in("Harold asked Emma.", own[-1])
