@@ -103,7 +103,7 @@ async def write_summary(
     refused = replaced = 0
     if request.method == "map_reduce":
         candidates, usage = await _map_reduce(context, request, passages, config)
-        found = await ground(candidates, own, context.embedder)
+        found = await ground(list(dict.fromkeys(candidates)), own, context.embedder)
         shown, replaced = _supported(found, request.max_sentences)
         refused = sum(one.passage is None for one in found)
     by_model = len(shown) - replaced >= min(MIN_SENTENCES, request.max_sentences)
@@ -183,7 +183,7 @@ async def _map_reduce(
     whole = await ask_if_affordable(
         context, messages, config, max_tokens=SUMMARY_TOKENS, agent="summarise", owner=request.owner
     )
-    return list(dict.fromkeys([*_sentences(whole.text), *noted])), usage + whole.usage
+    return [*_sentences(whole.text), *noted], usage + whole.usage
 
 
 def _parts(passages: Sequence[Passage], most: int) -> list[str]:

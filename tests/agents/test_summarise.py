@@ -90,6 +90,11 @@ async def test_a_summary_has_at_most_as_many_sentences_as_asked_for(lumina: Lumi
     assert output.method == method
 
 
+async def test_what_the_model_says_twice_is_shown_once(lumina: Lumina) -> None:
+    output = await summary(lumina, [f"{NAMED} {NEVER_EMPTY} {NAMED} {NEVER_EMPTY}"], max_parts=1)
+    assert shown(output) == [NAMED, NEVER_EMPTY]
+
+
 async def test_a_model_that_says_nothing_leaves_the_extract(lumina: Lumina) -> None:
     output = await summary(lumina, [""])
     assert output.method == "extract"
