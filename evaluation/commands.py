@@ -7,7 +7,7 @@ import tempfile
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -214,7 +214,7 @@ async def _summarise(
 
 
 def _report_summaries(
-    about: dict[str, object], systems: dict[str, list[SummaryOutcome]], out: Path, *, plot: bool
+    about: dict[str, Any], systems: dict[str, list[SummaryOutcome]], out: Path, *, plot: bool
 ) -> None:
     from rich.console import Console
 

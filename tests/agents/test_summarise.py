@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -19,13 +20,13 @@ NAMED = "It is named after Gaston Julia, who described it in 1918."
 NEVER_EMPTY = "A Julia set is never empty and is closed."
 
 
-async def summary(lumina: Lumina, answers: list[str], **given: object) -> SummariseOutput:
+async def summary(lumina: Lumina, answers: list[str], **given: Any) -> SummariseOutput:
     """Of «Julia set», by a model that says these."""
     async with lumina(answers=answers) as runner:
         context = runner.context
         await build_crawl(context).ainvoke(CrawlInput(topic="Julia set", hops=0))
         await build_orchestrator(context).ainvoke(OrchestratorInput(action="await_index", topic="Julia set"))
-        return await build_summarise(context).ainvoke(SummariseInput(topic="Julia set", **given))  # type: ignore[arg-type]  # fields
+        return await build_summarise(context).ainvoke(SummariseInput(topic="Julia set", **given))
 
 
 def shown(output: SummariseOutput) -> list[str]:
