@@ -21,8 +21,9 @@ from agents.spec import AgentOutput, AgentSpec, Assignment, RunView, Usage
 from errors import LuminaError
 from memory.passages import Passage
 from memory.streams import Event
-from tools.evidence import Evidence, Sentence
-from tools.reader import supported
+from tools.extract import extract, reads_alone
+from tools.grounding import Grounded, ground, own_sentences
+from tools.reader import without_marks
 from tools.splitter import sentences
 
 PART_CHARS = 2_400
@@ -31,10 +32,12 @@ NOTE_TOKENS = 80
 """Length of one note: two short sentences."""
 SUMMARY_TOKENS = 220
 """Length of the whole: five sentences."""
-EXTRACT_SENTENCES = 5
-"""Sentences of an extract; also how many a summary has at most."""
+SENTENCES = 5
+"""Sentences that a summary has at most, unless it is asked for another number."""
 MIN_SENTENCES = 2
 """With fewer supported sentences than this a model's summary is not shown; the extract is."""
+ALIKE = 0.7
+"""Cosine from which the article's nearest sentence stands in for a model's sentence that is not supported."""
 
 
 class NothingToSummarise(LuminaError):
@@ -49,6 +52,7 @@ class SummariseInput(BaseModel):
         "map_reduce", description="map_reduce: the chat model writes; extract: the article's own sentences."
     )
     max_parts: int = Field(6, ge=1, le=64, description="Parts of the article that the model reads at most.")
+    max_sentences: int = Field(SENTENCES, ge=1, le=20, description="Sentences of the summary at most.")
     owner: str = "local"
 
 
@@ -59,7 +63,8 @@ class SummariseOutput(AgentOutput):
     text: str = Field(description="Sentences, each with the number of its citation in brackets.")
     citations: list[Citation] = Field(default_factory=list)
     method: str = Field(description="What it was made by: map_reduce, or extract when the model's text did not hold.")
-    dropped: int = Field(0, description="Sentences of the model that the article does not support.")
+    dropped: int = Field(0, description="Sentences of the model that are not shown: the article does not support them.")
+    replaced: int = Field(0, description="Of these: where the article's own sentence that is nearest is shown instead.")
 
 
 def build_summarise(context: Context) -> Runnable[SummariseInput, SummariseOutput]:
@@ -72,31 +77,66 @@ def build_summarise(context: Context) -> Runnable[SummariseInput, SummariseOutpu
 
     async def summarise(request: SummariseInput, config: RunnableConfig) -> SummariseOutput:
         started = time.perf_counter()
-        passages = await _read(context, request)
-        usage = Usage()
-        candidates: list[str] = []
-        if request.method == "map_reduce":
-            candidates, usage = await _map_reduce(context, request, passages, config)
-        found = await asyncio.to_thread(_resting_on, candidates, passages)
-        kept = [(text, passage) for text, passage in found if passage is not None]
-        by_model = len(kept) >= MIN_SENTENCES
-        if not by_model:
-            kept = await extract(context, passages)
-        text, citations = cite(kept[:EXTRACT_SENTENCES])
-        output = SummariseOutput(
-            topic=request.topic,
-            text=text,
-            citations=citations,
-            method="map_reduce" if by_model else "extract",
-            dropped=len(found) - len(kept) if by_model else len(found),
-            usage=usage,
-        )
+        output = await write_summary(context, request, await _read(context, request), config)
         await _keep(context, request, output, config, time.perf_counter() - started)
         return output
 
     return RunnableLambda(summarise, name="summarise").with_types(
         input_type=SummariseInput, output_type=SummariseOutput
     )
+
+
+async def write_summary(
+    context: Context, request: SummariseInput, passages: Sequence[Passage], config: RunnableConfig
+) -> SummariseOutput:
+    """The summary of an article's passages, which must not be empty; nothing is kept.
+
+    No sentence is shown that the article does not support: what the model wrote is looked up in it (``ground``), and
+    what is not found gives way to the article's own sentence, where one is near enough, or is left out.
+
+    Raises:
+        NoModelAnswers: method ``map_reduce`` and no chat model answers.
+    """
+    usage = Usage()
+    own = await asyncio.to_thread(own_sentences, passages)
+    shown: list[tuple[str, Passage]] = []
+    refused = replaced = 0
+    if request.method == "map_reduce":
+        candidates, usage = await _map_reduce(context, request, passages, config)
+        found = await ground(list(dict.fromkeys(candidates)), own, context.embedder)
+        shown, replaced = _supported(found, request.max_sentences)
+        refused = sum(one.passage is None for one in found)
+    by_model = len(shown) - replaced >= min(MIN_SENTENCES, request.max_sentences)
+    if not by_model:
+        shown, replaced = await extract(own, request.max_sentences, context.embedder), 0
+    text, citations = cite(shown)
+    return SummariseOutput(
+        topic=request.topic,
+        text=text,
+        citations=citations,
+        method="map_reduce" if by_model else "extract",
+        dropped=refused,
+        replaced=replaced,
+        usage=usage,
+    )
+
+
+def _supported(found: Sequence[Grounded], most: int) -> tuple[list[tuple[str, Passage]], int]:
+    """The sentences to show in the model's order, each with what it rests on; how many of them are the article's own.
+
+    The model's supported sentences come first; where there is room left, the article's stand in for the others.
+    """
+    places = {at: (one.text, one.passage) for at, one in enumerate(found) if one.passage is not None}
+    kept = dict(list(places.items())[:most])
+    texts = {text for text, _ in kept.values()}
+    by_model = len(kept)
+    for at, one in enumerate(found):
+        own = one.nearest
+        near = one.passage is None and one.nearness >= ALIKE and reads_alone(own.text)
+        if near and own.text not in texts and len(kept) < most:
+            kept[at] = own.text, own.passage
+            texts.add(own.text)
+    return [kept[at] for at in sorted(kept)], len(kept) - by_model
 
 
 async def _read(context: Context, request: SummariseInput) -> list[Passage]:
@@ -143,7 +183,7 @@ async def _map_reduce(
     whole = await ask_if_affordable(
         context, messages, config, max_tokens=SUMMARY_TOKENS, agent="summarise", owner=request.owner
     )
-    return list(dict.fromkeys([*_sentences(whole.text), *noted])), usage + whole.usage
+    return [*_sentences(whole.text), *noted], usage + whole.usage
 
 
 def _parts(passages: Sequence[Passage], most: int) -> list[str]:
@@ -163,53 +203,11 @@ def _parts(passages: Sequence[Passage], most: int) -> list[str]:
     return [parts[place] for place in dict.fromkeys(places.tolist())]
 
 
-def _resting_on(texts: Sequence[str], passages: Sequence[Passage]) -> list[tuple[str, Passage | None]]:
-    """Each sentence with the passage that has all its words, or None."""
-    evidence = [_as_evidence(passage) for passage in passages]
-    places = [[one.evidence for one in supported(text, evidence).statements] for text in texts]
-    return [
-        (text, passages[place[0]] if place and place[0] is not None else None)
-        for text, place in zip(texts, places, strict=True)
-    ]
-
-
-def _as_evidence(passage: Passage) -> Evidence:
-    borders = sentences(passage.text) or [(0, len(passage.text))]
-    cut = tuple(Sentence(start, end, passage.text[start:end], 0.0, ()) for start, end in borders)
-    return Evidence(passage, 0.0, cut, 0)
-
-
 def _sentences(text: str) -> list[str]:
     """Whole sentences of a model's text; what the token limit cut off at the end is left out."""
+    text = without_marks(text)
     found = [text[start:end].strip() for start, end in sentences(text)]
     return [sentence for sentence in found if sentence.endswith((".", "!", "?", '"', ")"))]
-
-
-async def extract(context: Context, passages: Sequence[Passage]) -> list[tuple[str, Passage]]:
-    """The article's own sentences: the first two of the lead, then the most central ones of other sections.
-
-    Central is the sentence nearest to the mean of all (the centroid of Radev et al. 2004); one per section.
-    """
-    pool = [(p.text[start:end].strip(), p) for p in passages for start, end in sentences(p.text)]
-    lead = [(text, passage) for text, passage in pool if not passage.section][:2] or pool[:2]
-    # A sentence out of its section often says «it» or «this»; those are poor company for the lead.
-    rest = [(text, p) for text, p in pool if p.section and 40 <= len(text) <= 300 and text.split()[0].istitle()]
-    rest = [(text, p) for text, p in rest if text.split()[0].lower() not in _DANGLING]
-    if not rest:
-        return [*lead, *[pair for pair in pool if pair not in lead]][:EXTRACT_SENTENCES]
-    vectors = await context.embedder.encode([text for text, _ in rest])
-    nearness = vectors @ vectors.mean(axis=0)
-    chosen: dict[str, int] = {}
-    for place in np.argsort(-nearness).tolist():
-        chosen.setdefault(rest[place][1].section[0], place)
-    best = sorted(list(chosen.values())[: EXTRACT_SENTENCES - len(lead)])
-    return [*lead, *(rest[place] for place in best)]
-
-
-_DANGLING = frozenset(
-    "it its this that these those he she his her they their there such thus however also but and so then"
-    " therefore hence moreover furthermore one another both here".split()
-)
 
 
 async def _keep(
@@ -250,7 +248,7 @@ async def _summarised(context: Context, run: RunView, topic: str | None) -> bool
 
 
 def _explain(output: SummariseOutput) -> str:
-    dropped = f", {output.dropped} unsupported sentences of the model left out" if output.dropped else ""
+    dropped = f", {output.dropped} unsupported sentences of the model not shown" if output.dropped else ""
     return f"summary of «{output.topic}» from {len(output.citations)} passages ({output.method}{dropped})"
 
 

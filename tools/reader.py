@@ -7,6 +7,7 @@ at all; below ``ABSTAIN_BELOW`` nothing should be claimed.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -186,9 +187,23 @@ def supported(text: str, evidence: Sequence[Evidence]) -> Support:
     check of words: it finds what was invented, not what was put together wrongly from words that are there.
     Citation marks such as ``[1]`` are passed over.
     """
-    plain = _CITATION.sub("", text)
+    plain = without_marks(text)
     pieces = [plain[start:end] for start, end in sentence_borders(plain)]
     return Support(tuple(_statement(piece, evidence) for piece in pieces))
+
+
+def without_marks(text: str) -> str:
+    """The text without citation marks such as ``[1]`` or ``[2, 3]``."""
+    return _CITATION.sub("", text)
+
+
+def denied(text: str) -> set[int]:
+    """The stems that come next after a «not», «never», «without» and so on."""
+    found: set[int] = set()
+    for denial in _DENIAL.finditer(text):
+        after = (stem(word) for word in re.findall(r"\w+", _DENIAL.sub(" ", text[denial.end() :])))
+        found.update(list(itertools.islice((number for number in after if number is not None), 1)))
+    return found
 
 
 def _statement(text: str, evidence: Sequence[Evidence]) -> Statement:

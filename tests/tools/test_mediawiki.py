@@ -368,6 +368,21 @@ async def test_a_misspelt_title_is_found_by_completing_shorter_beginnings() -> N
     assert await source.suggest("  ") == []
 
 
+async def test_articles_are_listed_page_by_page_until_there_are_enough() -> None:
+    def answer(params: Params) -> Answer:
+        at = int(params.get("apcontinue", "0"))
+        found = [{"pageid": n, "ns": 0, "title": f"T{n}"} for n in range(at, at + 2)]
+        more = {"continue": {"apcontinue": str(at + 2), "continue": "-||"}} if at < 4 else {}
+        return {"query": {"allpages": found}, **more}
+
+    wiki = Wiki(answer)
+    assert await opened(wiki).titles(3) == ["T0", "T1", "T2"]
+    assert [one.get("apcontinue") for one in wiki.asked] == [None, "2"]
+    assert wiki.asked[0]["apfilterredir"] == "nonredirects"
+    assert await opened(wiki).titles(100) == [f"T{n}" for n in range(6)]
+    assert await opened(Wiki(lambda params: {})).titles(5) == []
+
+
 async def test_closing_leaves_a_client_that_was_passed_in_open() -> None:
     client = httpx.AsyncClient(transport=httpx.MockTransport(Wiki(echo)))
     source = MediaWiki(API, contact="x", client=client)

@@ -194,6 +194,17 @@ class MediaWiki:
             found = [title for _, title in ranked]
         return list(dict.fromkeys([*named, *found]))[:limit]
 
+    async def titles(self, limit: int) -> list[str]:
+        """Titles of the articles, at most ``limit``, in the wiki's alphabetical order."""
+        found: list[str] = []
+        async for part in self._api.pages_of(
+            action="query", list="allpages", apnamespace=0, apfilterredir="nonredirects", aplimit="max"
+        ):
+            found += [str(page["title"]) for page in part.get("allpages") or []]
+            if len(found) >= limit:
+                break
+        return found[:limit]
+
     # What is asked of the wiki.
 
     async def _facts(self) -> Site:

@@ -94,6 +94,14 @@ class WikiSource(Protocol):
         ...
 
 
+class ListedSource(WikiSource, Protocol):
+    """An encyclopaedia that can say what it holds."""
+
+    async def titles(self, limit: int) -> list[str]:
+        """Titles of its articles, redirects and media left out, at most ``limit``, in the source's own order."""
+        ...
+
+
 class NoSource:
     """Stands where a process reads nothing, and says so should it be asked all the same."""
 

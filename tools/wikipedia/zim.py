@@ -91,6 +91,10 @@ class Zim:
         """Titles of articles about ``text``; without a full-text index, those whose titles have words of it."""
         return await self._run(lambda: self._search(text, limit))
 
+    async def titles(self, limit: int) -> list[str]:
+        """Titles of the articles, at most ``limit``, in the order of their paths."""
+        return await self._run(lambda: self._listed(limit))
+
     async def _run(self, work: Callable[[], T]) -> T:
         if self._closed:
             raise SourceError(f"{self._path}: the archive is closed")
@@ -233,6 +237,16 @@ class Zim:
         from libzim.search import Query, Searcher
 
         return self._titles(Searcher(self._archive).search(Query().set_query(text)).getResults(0, limit))
+
+    def _listed(self, limit: int) -> list[str]:
+        found: list[str] = []
+        for number in range(self._archive.all_entry_count):
+            if len(found) >= limit:
+                break
+            entry = self._archive._get_entry_by_id(number)  # libzim has no other way to go through an archive
+            if not entry.is_redirect and entry.get_item().mimetype.startswith("text/html"):
+                found.append(entry.title)
+        return found
 
     def _titles(self, paths: Iterable[str]) -> list[str]:
         """Titles of the articles at these paths, redirects followed, media left out."""
