@@ -74,6 +74,7 @@ def explain(goals: GoalFile, intent: str, situation: Situation, decision: Decisi
     useful = {goal.id for goal in _leading_to(goals, situation.targets)}
     held = [one for one in sorted(situation.holding) if parse_instance(one)[0] in useful]
     lines.append(f"What holds already: {_listed(held) or 'nothing'}.")
+    lines += [f"Another article is needed: {why}." for why in situation.links.values()]
     for number in range(1, len(found.steps) + 1):
         lines += ["", *_step(goals, number, found, targets, decision)]
     return "\n".join([*lines, "", *_ending(goals, situation, found, decision)]) + "\n"
