@@ -159,7 +159,7 @@ def plan(
 
     settings = _settings(wiki_source=wiki_source, data_dir=data_dir)
     if replay is not None:
-        _run(replay_task(settings, replay, as_json=as_json))
+        _run(replay_task(settings, replay, explain=explain, as_json=as_json))
         return
     asked = {"topics": topic or [], "message": instruction, "hops": hops, "max_nodes": max_nodes, "intent": mode}
     _run(show_plan(settings, asked, explain=explain, as_json=as_json))

@@ -97,15 +97,20 @@ async def find_bridge(
         owner: Whose memory is searched.
         prefer: Pages that the question is about.
     """
-    if context.recall is None:
+    found_steps = steps(question, evidence)
+    if context.recall is None or not found_steps:
         return None
-    for split in steps(question, evidence):
+    library, source = context.library, context.source.name
+    pages = await library.kept(owner, source, list(dict.fromkeys(one.passage.title for one in evidence)))
+    if not any(page.links for page in pages.values()):
+        return None
+    for split in found_steps:
         found = await context.recall.search(split.first, owner=owner, limit=len(evidence), prefer=prefer)
         reading = read(split.first, found)
         if reading is None or not reading.known:
             continue
         passage = found[reading.evidence].passage
-        kept = (await context.library.kept(owner, context.source.name, [passage.title])).get(passage.title)
+        kept = (await library.kept(owner, source, [passage.title])).get(passage.title)
         if kept is None or kept.links is None:
             continue
         again = split.by(reading.sentence, passage.title)

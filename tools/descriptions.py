@@ -61,8 +61,7 @@ _POSSESSIVE = re.compile(
 )
 _IDENTIFIES = re.compile(r"^(?:and\s+)?(?:who|what|which)(?:\s+\w+)?\s+(?:is|are|was|were)$", re.IGNORECASE)
 """Before a description: the question asks for nothing but what is described."""
-_INVERTED = re.compile(r"\b(?:am|is|are|was|were|do|does|did|has|have|had|can|could|will|would)$", re.IGNORECASE)
-"""Before a description: its verb or its predicate is still to come, so the last word is no part of the description."""
+_INVERTED = re.compile(r"\b(?:(?P<be>is|are|was|were)|do|does|did|has|have|had|can|could|will|would)$", re.I)
 _KIND_ASKED = re.compile(
     r"\b(?:what|which)\s+((?:\w+\s+){0,1}?\w+)\s+(?:is|are|was|were|do|does|did|has|had|have)\b", re.I
 )
@@ -128,6 +127,20 @@ class Split:
         return " ".join(filter(None, (self.description.front, name, self.tail))) + "?"
 
 
+def _kind_asked(front: str) -> frozenset[int]:
+    """The stems of «city» in «in which city was»."""
+    found = _KIND_ASKED.search(front)
+    return frozenset(stems(found[1])) if found else frozenset()
+
+
+def _waits(front: str) -> bool:
+    """Whether the verb or the predicate comes after the description: «where was» waits, «how long is» does not."""
+    verb = _INVERTED.search(front)
+    if verb is None:
+        return False
+    return not verb["be"] or not frozenset(stems(front)) - _kind_asked(front)
+
+
 def split(description: Description, there: frozenset[int]) -> Split | None:
     """Cut the description after its last word that a text has; None where it has none, or nothing else is asked.
 
@@ -137,7 +150,7 @@ def split(description: Description, there: frozenset[int]) -> Split | None:
     """
     rest = description.rest
     words = [match for match in _WORD.finditer(rest, description.given) if stems(match.group())]
-    if words and _INVERTED.search(description.front):
+    if words and _waits(description.front):
         words.pop()
     ends = [word.end() for word in words if not there.isdisjoint(stems(word.group()))]
     if not ends:
@@ -145,9 +158,7 @@ def split(description: Description, there: frozenset[int]) -> Split | None:
     end = max(ends[-1], description.noun_end)
     given = set(stems(rest[description.given : end]))
     tail = rest[end:].strip(" ,")
-    asked = set(stems(f"{description.front} {tail}")) - _SAYS_NOTHING
-    kind = _KIND_ASKED.search(description.front)
-    relation = asked - set(stems(kind[1])) if kind else asked
-    wanted = frozenset(relation or asked)
+    asked = frozenset(stems(f"{description.front} {tail}")) - _SAYS_NOTHING
+    wanted = asked - _kind_asked(description.front) or asked
     there_too = given & there
     return Split(description, rest[:end], tail, len(there_too), len(there_too) / len(given), wanted) if wanted else None
