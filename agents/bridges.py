@@ -68,6 +68,7 @@ class Crossing:
     """What came of the second step."""
 
     evidence: Sequence[Evidence] = ()
+    """What ``reading`` is from; without one, all that was looked at."""
     reading: Reading | None = None
     """None: no article says it."""
     question: str = ""
@@ -139,7 +140,7 @@ async def cross(context: Context, bridge: Bridge, *, owner: str, limit: int) -> 
         owner: Whose memory is searched.
         limit: Passages to look at, for each article.
     """
-    best, missing = Crossing(), None
+    best, missing, seen = Crossing(), None, list[Evidence]()
     for title, question in bridge.questions.items():
         pages = await linked_pages(context, owner, title)
         if pages is None or not await indexed(context, owner, pages, "text"):
@@ -149,11 +150,12 @@ async def cross(context: Context, bridge: Bridge, *, owner: str, limit: int) -> 
             break
         found = await context.recall.search(question, owner=owner, limit=limit, titles=pages)
         reading = read(question, found)
+        seen += found
         if reading is None or not reading.known or reading.sentence == bridge.sentence:
             continue
         if reading.confidence > max(bridge.rival, best.reading.confidence if best.reading else 0.0):
             best = Crossing(found, reading, question)
-    return best if best.reading else Crossing(missing=missing)
+    return best if best.reading else Crossing(seen, missing=missing)
 
 
 def ask_for(bridge: Bridge, title: str) -> dict[str, Any]:

@@ -125,7 +125,7 @@ async def _answer(context: Context, request: QAInput, config: RunnableConfig) ->
             return QAOutput(answer="", carry=ask_for(bridge, crossing.missing))
         if reading is not None and bridge.asked_for and bridge.rival == 0:
             # What was found says which thing is meant, and not what is asked of it.
-            return QAOutput(answer=UNKNOWN, abstained=True, looked_at=[*_looked_at(evidence), *bridge.asked_for])
+            return QAOutput(answer=UNKNOWN, abstained=True, looked_at=_looked_at([*evidence, *crossing.evidence]))
     return await _answer_from(context, request, config, reading, evidence)
 
 
