@@ -121,7 +121,7 @@ def plan(
 
     settings = read_settings(wiki_source=wiki_source, data_dir=data_dir)
     if replay is not None:
-        carry_out(replay_task(settings, replay, as_json=as_json))
+        carry_out(replay_task(settings, replay, explain=explain, as_json=as_json))
         return
     asked = {"topics": topic or [], "message": instruction, "hops": hops, "max_nodes": max_nodes, "intent": mode}
     carry_out(show_plan(settings, asked, explain=explain, as_json=as_json))

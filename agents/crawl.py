@@ -14,7 +14,7 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from pydantic import BaseModel, Field
 
 from agents.context import Context
-from agents.covered import covered
+from agents.covered import covered, linked_pages
 from agents.frontier import Candidate, Frontier
 from agents.memory_pages import read_pages
 from agents.progress import report
@@ -53,6 +53,7 @@ class CrawlInput(BaseModel):
     question: str = Field(default="", description="What the reader wants to know; decides which links are read first.")
     hops: int = Field(default=1, ge=0, le=5, description="How many links away from the topic.")
     max_nodes: int = Field(default=30, ge=1, le=5_000, description="How many pages at most.")
+    linked_from: str = Field(default="", description="Page in memory that links to the topic; the graph gets the edge.")
     owner: str = "local"
     pages_per_step: int | None = Field(default=None, description="Return with `carry` after this many; None: run on.")
     carry: dict[str, Any] | None = None
@@ -175,7 +176,8 @@ class _Crawl:
             await self._take_in(batch, fetched)
             return
         self.output.title = page.title
-        await self._take_in([Candidate(topic, 0, 0.0)], fetched)
+        parents = [self._request.linked_from] if self._request.linked_from else []
+        await self._take_in([Candidate(topic, 0, 0.0, parents)], fetched)
 
     async def _take_in(self, batch: Sequence[Candidate], fetched: Fetched) -> None:
         """Store the pages of one request: library and passages first, then the graph, then the frontier."""
@@ -236,7 +238,7 @@ class _Crawl:
 
     def _edges(self, pages: Sequence[Page], by_title: dict[str, Candidate]) -> list[Edge]:
         """Links between pages that are both read: from these pages to older ones, and from older ones to these."""
-        read = set(self.output.titles)
+        read = {*self.output.titles, self._request.linked_from}
         pairs = dict.fromkeys(
             (page.title, target)
             for page in pages
@@ -308,6 +310,9 @@ def build_crawl(context: Context) -> Runnable[CrawlInput, CrawlOutput]:
 
 def _request(assignment: Assignment, run: RunView) -> CrawlInput:
     request = run.request
+    if assignment.base_goal == "linked":
+        title, link = next(iter(run.links.items()))
+        return CrawlInput(topic=title, linked_from=link["page"], hops=0, max_nodes=1, owner=request.owner)
     return CrawlInput(
         topic=assignment.topic or request.message,
         question=request.message,
@@ -323,6 +328,11 @@ async def _crawled(context: Context, run: RunView, topic: str | None) -> bool:
     return await covered(context, run, topic) is not None
 
 
+async def _linked(context: Context, run: RunView, topic: str | None) -> bool:
+    """Every article that some agent waits for is read; that is so while none waits for one."""
+    return all([await linked_pages(context, run.request.owner, title) for title in run.links])
+
+
 def _explain(output: CrawlOutput) -> str:
     pages = f"{len(output.titles)} pages{_unchanged(output)}"
     return f"{pages}, {output.edges} links, {output.passages} passages from «{output.title}»"
@@ -335,7 +345,7 @@ SPEC = AgentSpec(
     output_type=CrawlOutput,
     build=build_crawl,
     request=_request,
-    achieves={"crawled": _crawled},
+    achieves={"crawled": _crawled, "linked": _linked},
     runs_per_minute=5,
     explain=_explain,
 )

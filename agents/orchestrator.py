@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from agents.asking import is_small, writer_in_use
 from agents.context import Context
-from agents.covered import covered
+from agents.covered import covered, indexed, linked_pages
 from agents.frontier import terms
 from agents.progress import report
 from agents.spec import AgentOutput, AgentSpec, Assignment, FailureDecision, RunView
@@ -50,13 +50,16 @@ class Failure(BaseModel):
 class OrchestratorInput(BaseModel):
     """What to do, and on what."""
 
-    action: Literal["find_topics", "await_index", "accept_writer", "decide", "report"] = "find_topics"
+    action: Literal["find_topics", "await_index", "await_links", "do_without", "accept_writer", "decide", "report"] = (
+        "find_topics"
+    )
     message: str = Field(default="", description="The question or instruction.")
     topic: str | None = None
     phase: Literal["text", "dense"] = "text"
     owner: str = "local"
     topics: list[str] = Field(default_factory=list, description="For `report`: what the run is about.")
     results: dict[str, dict[str, Any]] = Field(default_factory=dict, description="For `report`: what was reached.")
+    links: list[str] = Field(default_factory=list, description="For `await_links`, `do_without`: articles waited for.")
     failures: list[Failure] = Field(default_factory=list, description="For `decide`: what failed.")
 
 
@@ -65,6 +68,7 @@ class OrchestratorOutput(AgentOutput):
 
     topics: list[str] = Field(default_factory=list)
     writer: str = Field("", description="The chat model that was accepted as good enough to write.")
+    given_up: list[str] = Field(default_factory=list, description="Articles that the answer has to do without.")
     indexed: int = 0
     passages: int = 0
     decisions: list[FailureDecision] = Field(default_factory=list)
@@ -96,9 +100,20 @@ async def await_index(context: Context, owner: str, topic: str, phase: str) -> I
     coverage = await context.library.coverage(owner, context.source.name, topic)
     if coverage is None:
         raise IndexStalled(f"«{topic}» has not been crawled")
+    return await await_pages(context, owner, topic, coverage.titles, phase)
+
+
+async def await_pages(
+    context: Context, owner: str, topic: str | None, titles: Sequence[str], phase: str
+) -> IndexProgress:
+    """Wait until every passage of some pages has been through a phase; ``topic`` is what they are for.
+
+    Raises:
+        IndexStalled: no progress for ``INDEX_PATIENCE_S`` seconds.
+    """
     wait_s, best, since = POLL_S[0], -1, time.monotonic()
     while True:
-        progress = await context.library.progress(owner, context.source.name, coverage.titles)
+        progress = await context.library.progress(owner, context.source.name, titles)
         reached = progress.indexed if phase == "text" else progress.embedded
         if reached >= progress.passages:
             return progress
@@ -107,8 +122,9 @@ async def await_index(context: Context, owner: str, topic: str, phase: str) -> I
             text = f"{reached} of {progress.passages} passages {'searchable' if phase == 'text' else 'embedded'}"
             report("progress", agent="orchestrator", topic=topic, text=text, phase=phase, indexed=reached)
         elif time.monotonic() - since > INDEX_PATIENCE_S:
+            left, name = progress.passages - reached, topic or titles[0]
             raise IndexStalled(
-                f"{progress.passages - reached} passages of «{topic}» wait to be indexed and nobody takes them; "
+                f"{left} passages of «{name}» wait to be indexed and nobody takes them; "
                 "start `lumina serve` or `lumina serve --role indexer`"
             )
         await asyncio.sleep(wait_s)
@@ -155,6 +171,13 @@ def build_orchestrator(context: Context) -> Runnable[OrchestratorInput, Orchestr
         if request.action == "await_index":
             progress = await await_index(context, request.owner, request.topic or request.message, request.phase)
             return OrchestratorOutput(indexed=progress.indexed, passages=progress.passages)
+        if request.action == "await_links":
+            found = [await linked_pages(context, request.owner, title) for title in request.links]
+            titles = [title for pages in found for title in pages or ()]
+            progress = await await_pages(context, request.owner, None, titles, request.phase)
+            return OrchestratorOutput(indexed=progress.indexed, passages=progress.passages)
+        if request.action == "do_without":
+            return OrchestratorOutput(given_up=request.links)
         if request.action == "accept_writer":
             return OrchestratorOutput(writer=writer_in_use(context).model_id)
         if request.action == "decide":
@@ -177,6 +200,7 @@ def _request(assignment: Assignment, run: RunView) -> OrchestratorInput:
         topic=assignment.topic,
         owner=run.request.owner,
         topics=run.topics,
+        links=list(run.links),
         results={goal: dict(result) for goal, result in run.results.items()},
     )
 
@@ -198,12 +222,21 @@ async def _indexed(context: Context, run: RunView, topic: str | None, phase: str
     coverage = await covered(context, run, topic)
     if coverage is None:
         return False
-    progress = await context.library.progress(run.request.owner, context.source.name, coverage.titles)
-    return (progress.indexed if phase == "text" else progress.embedded) >= progress.passages
+    return await indexed(context, run.request.owner, coverage.titles, phase)
 
 
 async def _searchable(context: Context, run: RunView, topic: str | None) -> bool:
     return await _indexed(context, run, topic, "text")
+
+
+async def _bridged(context: Context, run: RunView, topic: str | None) -> bool:
+    """Every article that some agent waits for can be searched, or is given up; so it is while none waits for one."""
+    given_up = run.results.get("bridged", {}).get("given_up", ())
+    for title in run.links:
+        pages = await linked_pages(context, run.request.owner, title)
+        if title not in given_up and (pages is None or not await indexed(context, run.request.owner, pages, "text")):
+            return False
+    return True
 
 
 async def _embedded(context: Context, run: RunView, topic: str | None) -> bool:
@@ -220,6 +253,8 @@ def _reported(goal: str) -> Any:
 def _explain(output: OrchestratorOutput) -> str:
     if output.topics:
         return f"the question is about {', '.join(output.topics)}"
+    if output.given_up:
+        return f"going on without {', '.join(output.given_up)}"
     if output.writer:
         return f"{output.writer} writes"
     if output.decisions:
@@ -242,6 +277,7 @@ SPEC = AgentSpec(
         "topics_found": _topics_found,
         "writer": _writer,
         "searchable": _searchable,
+        "bridged": _bridged,
         "embedded": _embedded,
         **{goal: _reported(goal) for goal in REPORTS},
     },

@@ -5,31 +5,26 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from pydantic import BaseModel, Field
 
-from agents.asking import ask_if_affordable, is_small, writer_in_use
+from agents.asking import is_small, writer_in_use
+from agents.bridges import Bridge, Crossing, ask_for, cross, find_bridge
 from agents.citations import Citation, citation
 from agents.context import Context
+from agents.phrasing import in_context, phrase, renumber
 from agents.progress import report
-from agents.prompts import ANSWER
 from agents.replying import Recalled, reply
 from agents.spec import AgentOutput, AgentSpec, Assignment, Check, RunView, Usage
 from errors import LuminaError
 from memory.streams import Event
-from models.fallback import NoModelAnswers
-from tools.evidence import Evidence, describe
-from tools.reader import Reading, read, supported
+from tools.evidence import Evidence
+from tools.reader import Reading, read
 
 PASSAGES = 5
 """Passages that an answer may rest on."""
-PASSAGES_FOR_MODEL = 3
-"""Passages that the model is shown: about 700 tokens."""
-PASSAGES_FOR_SMALL_MODEL = 1
-"""The same for the tiny embedded one, whose words must stand in one sentence anyway: it reads 200 tokens a second."""
-ANSWER_TOKENS = 96
 UNKNOWN = "I don't know."
 
 
@@ -43,14 +38,25 @@ class QAInput(BaseModel):
     topics: list[str] = Field(default_factory=list, description="What the question is about; their pages go first.")
     conversation_id: str | None = None
     owner: str = "local"
+    max_links: int = Field(0, ge=0, le=10, description="Linked articles that it may ask for; the planner reads them.")
+    carry: dict[str, Any] | None = None
+
+
+class Step(BaseModel):
+    """One of the steps that an answer took."""
+
+    question: str
+    title: str = Field(description="Article that the step rests on.")
+    sentence: str
 
 
 class QAOutput(AgentOutput):
     """The answer."""
 
-    answer: str = Field(description="With the numbers of its citations in brackets.")
+    answer: str = Field(description="With the numbers of its citations in brackets; empty while there is a `carry`.")
     short_answer: str = Field("", description="The span of the evidence that answers, where the question asks for one.")
     citations: list[Citation] = Field(default_factory=list)
+    steps: list[Step] = Field(default_factory=list, description="How it was found, where that took two articles.")
     abstained: bool = False
     confidence: float = Field(0.0, ge=0, le=1, description="How sure it is that the evidence answers the question.")
     phrased_by: str = Field("quote", description="quote, or the model whose words were found in the evidence.")
@@ -70,6 +76,9 @@ def build_qa(context: Context) -> Runnable[QAInput, QAOutput]:
         started = time.perf_counter()
         if request.grounded:
             output = await _answer(context, request, config)
+            if output.carry:
+                report("progress", agent="qa", text=" ".join(link["why"] for link in output.carry["links"].values()))
+                return output
             for piece in re.findall(r"\S+\s*", output.answer):
                 report("token", agent="qa", text=piece)
         else:
@@ -97,27 +106,53 @@ async def _answer(context: Context, request: QAInput, config: RunnableConfig) ->
     """Retrieve, read, let the model phrase it, and show its words only where they stand in the evidence."""
     if context.recall is None:
         raise LuminaError("this process has no vectors: run it inside `lumina serve`, or set QDRANT_URL")
+    prefer = await _pages_of(context, request)
     evidence = await context.recall.search(
-        request.question,
-        owner=request.owner,
-        limit=PASSAGES,
-        titles=request.titles or None,
-        prefer=await _pages_of(context, request),
+        request.question, owner=request.owner, limit=PASSAGES, titles=request.titles or None, prefer=prefer
     )
     reading = read(request.question, evidence)
-    looked_at = [" > ".join((one.passage.title, *one.passage.section)) for one in evidence]
+    if request.carry:
+        bridge: Bridge | None = Bridge.from_json(request.carry["bridge"])
+    elif request.titles:  # whoever names the pages wants no others
+        bridge = None
+    else:
+        bridge = await find_bridge(context, request.question, evidence, reading, owner=request.owner, prefer=prefer)
+    if bridge is not None:
+        crossing = await cross(context, bridge, owner=request.owner, limit=PASSAGES)
+        if crossing.reading is not None:
+            return await _answer_in_two_steps(context, request, config, bridge, crossing, crossing.reading)
+        if crossing.missing and len(bridge.asked_for) < request.max_links:
+            return QAOutput(answer="", carry=ask_for(bridge, crossing.missing))
+        if reading is not None and bridge.asked_for and bridge.rival == 0:
+            # What was found says which thing is meant, and not what is asked of it.
+            return QAOutput(answer=UNKNOWN, abstained=True, looked_at=_looked_at([*evidence, *crossing.evidence]))
+    return await _answer_from(context, request, config, reading, evidence)
+
+
+def _looked_at(evidence: Sequence[Evidence]) -> list[str]:
+    return list(dict.fromkeys(" > ".join((one.passage.title, *one.passage.section)) for one in evidence))
+
+
+async def _answer_from(
+    context: Context,
+    request: QAInput,
+    config: RunnableConfig,
+    reading: Reading | None,
+    evidence: Sequence[Evidence],
+) -> QAOutput:
+    """The answer that one sentence gives, or that it is not known."""
     if reading is None or not reading.known:
         sure = reading.confidence if reading else 0.0
-        return QAOutput(answer=UNKNOWN, abstained=True, confidence=sure, looked_at=list(dict.fromkeys(looked_at)))
+        return QAOutput(answer=UNKNOWN, abstained=True, confidence=sure, looked_at=_looked_at(evidence))
     best = evidence[reading.evidence]
     text, usage, model = None, Usage(), "quote"
     if request.phrase:
         report("progress", agent="qa", text=f"found in «{best.passage.title}»; asking the model to phrase it")
-        text, usage, model = await _phrase(context, request, reading, evidence, config)
+        text, usage, model = await phrase(context, request.question, reading, evidence, config, owner=request.owner)
     if text is None:
-        text, used = f"{_in_context(reading.sentence, best)} [1]", [reading.evidence]
+        text, used = f"{in_context(reading.sentence, best)} [1]", [reading.evidence]
     else:
-        text, used = _renumber(text, evidence)
+        text, used = renumber(text, evidence)
     quotes = {reading.evidence: reading.sentence}
     return QAOutput(
         answer=text,
@@ -128,7 +163,43 @@ async def _answer(context: Context, request: QAInput, config: RunnableConfig) ->
         ],
         confidence=reading.confidence,
         phrased_by=model,
-        looked_at=list(dict.fromkeys(looked_at)),
+        looked_at=_looked_at(evidence),
+        usage=usage,
+    )
+
+
+async def _answer_in_two_steps(
+    context: Context,
+    request: QAInput,
+    config: RunnableConfig,
+    bridge: Bridge,
+    crossing: Crossing,
+    reading: Reading,
+) -> QAOutput:
+    """The answer that two sentences give, each cited; a good model may phrase it from both."""
+    first, second = bridge.evidence(), crossing.evidence[reading.evidence]
+    evidence = [second, first]
+    text, usage, model = None, Usage(), "quote"
+    used = [1, 0]
+    if request.phrase and not is_small(writer_in_use(context)):
+        said, usage, writer = await phrase(context, request.question, reading, evidence, config, owner=request.owner)
+        words, places = renumber(said, evidence) if said else ("", [])
+        if len(places) == len(evidence):
+            text, used, model = words, places, writer
+    if text is None:
+        text = f"{in_context(bridge.sentence, first)} [1] {in_context(reading.sentence, second)} [2]"
+    quotes = {0: reading.sentence, 1: bridge.sentence}
+    return QAOutput(
+        answer=text,
+        short_answer=reading.answer if reading.answer != reading.sentence else "",
+        citations=[citation(number, evidence[place].passage, quotes[place]) for number, place in enumerate(used, 1)],
+        steps=[
+            Step(question=bridge.first, title=bridge.passage.title, sentence=bridge.sentence),
+            Step(question=crossing.question, title=second.passage.title, sentence=reading.sentence),
+        ],
+        confidence=reading.confidence * bridge.coverage,
+        phrased_by=model,
+        looked_at=_looked_at([first, *crossing.evidence]),
         usage=usage,
     )
 
@@ -137,70 +208,6 @@ async def _pages_of(context: Context, request: QAInput) -> list[str]:
     """The pages of the topics, redirects followed."""
     found = [await context.library.coverage(request.owner, context.source.name, topic) for topic in request.topics]
     return [coverage.titles[0] for coverage in found if coverage and coverage.titles]
-
-
-async def _phrase(
-    context: Context, request: QAInput, reading: Reading, evidence: Sequence[Evidence], config: RunnableConfig
-) -> tuple[str | None, Usage, str]:
-    """The model's words, or None when there is no model or its words do not stand in the evidence.
-
-    The best passage goes first, for a small model heeds the beginning most.
-    """
-    best = evidence[reading.evidence]
-    small = is_small(writer_in_use(context))
-    shown = [best, *(one for one in evidence if one is not best)]
-    shown = shown[: PASSAGES_FOR_SMALL_MODEL if small else PASSAGES_FOR_MODEL]
-    messages = ANSWER.format_messages(passages=describe(shown), question=request.question)
-    try:
-        said = await ask_if_affordable(
-            context, messages, config, max_tokens=ANSWER_TOKENS, agent="qa", owner=request.owner
-        )
-    except NoModelAnswers:
-        return None, Usage(), "quote"
-    text = " ".join(said.text.split())
-    # A tiny model's words must stand in the one sentence that was found, for it joins what does not belong together.
-    allowed = [_sentence_only(best, reading.sentence)] if small else evidence
-    if not said.whole or not supported(text, allowed).holds or not _says(reading.answer, text):
-        return None, said.usage, "quote"
-    return text, said.usage, said.model
-
-
-def _sentence_only(one: Evidence, sentence: str) -> Evidence:
-    """The evidence cut down to one of its sentences."""
-    kept = tuple(found for found in one.sentences if found.text == sentence)
-    return replace(one, passage=replace(one.passage, text=sentence, section=()), sentences=kept, best=0)
-
-
-_PRONOUN = re.compile(r"(?:he|she|it|they|his|her|its|their|this|these|the latter)\b", re.IGNORECASE)
-
-
-def _in_context(sentence: str, one: Evidence) -> str:
-    """A sentence that speaks of «he» or «it» without a name, with the page's title before it."""
-    title = one.passage.title
-    if title.lower() in sentence.lower():
-        return sentence
-    if _PRONOUN.match(sentence):
-        return f"{title}: {sentence}"
-    named = set(re.findall(r"\w+", title.lower())) & set(re.findall(r"\w+", sentence.lower()))
-    inside = re.search(r"\b(?:he|she|it|they)\b", sentence, re.IGNORECASE)
-    return f"{title}: {sentence}" if inside and not named else sentence
-
-
-def _says(short: str, text: str) -> bool:
-    """Whether a phrasing holds the words of the span that the reader found."""
-    words = set(re.findall(r"\w+", text.lower()))
-    return all(word in words for word in re.findall(r"\w+", short.lower())) or len(short) > 80
-
-
-def _renumber(text: str, evidence: Sequence[Evidence]) -> tuple[str, list[int]]:
-    """The text with a number after each sentence, by the passage that has its words; and those passages in order."""
-    order: dict[int, int] = {}
-    parts = []
-    for statement in supported(text, evidence).statements:
-        if statement.evidence is not None:
-            number = order.setdefault(statement.evidence, len(order) + 1)
-            parts.append(f"{statement.text} [{number}]")
-    return " ".join(parts), list(order)
 
 
 async def _reply(context: Context, request: QAInput, config: RunnableConfig) -> QAOutput:
@@ -221,6 +228,7 @@ def _request(assignment: Assignment, run: RunView) -> QAInput:
         topics=run.topics,
         conversation_id=run.request.conversation_id,
         owner=run.request.owner,
+        carry=dict(assignment.carry) if assignment.carry else None,
         **assignment.params,
     )
 
@@ -238,6 +246,8 @@ def _explain(output: QAOutput) -> str:
     if not output.citations:
         return "replied"
     cited = ", ".join(dict.fromkeys(c.title for c in output.citations))
+    if output.steps:
+        cited = " → ".join(dict.fromkeys(step.title for step in output.steps))
     return f"answered from {cited} (confidence {output.confidence:.2f}, words: {output.phrased_by})"
 
 

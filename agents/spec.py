@@ -38,7 +38,7 @@ class Usage(BaseModel):
         )
 
 
-SET_BY_THE_RUN = frozenset({"owner", "carry", "pages_per_step"})
+SET_BY_THE_RUN = frozenset({"owner", "carry", "pages_per_step", "max_links", "linked_from"})
 """Fields of an agent's input that whoever runs it sets; nobody is asked for them, and nobody can set them."""
 
 
@@ -47,7 +47,9 @@ class AgentOutput(BaseModel):
 
     usage: Usage = Field(default_factory=Usage)
     carry: dict[str, Any] | None = Field(
-        default=None, description="Set when the agent has more to do: hand it back as `carry` to go on from here."
+        default=None,
+        description="Set when the agent has more to do: hand it back as `carry` to go on from here. "
+        "Its `links` are articles that have to be read before: title → `page` that links there, `why`.",
     )
 
 
@@ -74,6 +76,8 @@ class RunView:
     results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Goal instance, e.g. ``crawled[Fractal]`` → the output of the agent that achieved it."""
     failures: tuple[Mapping[str, Any], ...] = ()
+    links: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Title of an article without which an agent cannot go on → ``page`` that links to it, ``why`` it is needed."""
 
     @property
     def topics(self) -> list[str]:

@@ -17,7 +17,7 @@ from commands.running import ServerError, running_server
 from errors import LuminaError
 from graphs.application import load_application
 from graphs.drawing import goals_mermaid, hasse_mermaid, hasse_svg
-from graphs.explaining import describe_request
+from graphs.explaining import describe_request, explain_log
 from graphs.lattice import Lattice
 from graphs.planner import replay
 from memory.events import open_events
@@ -79,8 +79,8 @@ def _other(way: Mapping[str, Any]) -> str:
     return escape(f"{way['way']} {way['total']:.4g}" if way["total"] is not None else f"{way['way']}: {way['reason']}")
 
 
-async def replay_task(settings: Settings, task_id: str, *, as_json: bool = False) -> bool:
-    """Decide again from a task's log and print what was decided.
+async def replay_task(settings: Settings, task_id: str, *, explain: bool = False, as_json: bool = False) -> bool:
+    """Decide again from a task's log and print what was decided; with ``explain``, why.
 
     Raises:
         UnknownTask: the log has nothing of the task.
@@ -92,6 +92,8 @@ async def replay_task(settings: Settings, task_id: str, *, as_json: bool = False
     if as_json:
         print(json.dumps({"task_id": task_id, "decisions": [decision.to_json() for decision in made]}, indent=2))
         return True
+    if explain:
+        print(explain_log(goals, log))
     for entry, decision in zip(log, made, strict=True):
         ways = ", ".join(step.way for step in decision.steps)
         print(f"round {entry['round']}: {decision.verdict} {ways}".rstrip())

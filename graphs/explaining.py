@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from agents.spec import RunRequest
@@ -74,9 +74,26 @@ def explain(goals: GoalFile, intent: str, situation: Situation, decision: Decisi
     useful = {goal.id for goal in _leading_to(goals, situation.targets)}
     held = [one for one in sorted(situation.holding) if parse_instance(one)[0] in useful]
     lines.append(f"What holds already: {_listed(held) or 'nothing'}.")
+    lines += [f"Another article is needed: {why}." for why in situation.links.values()]
     for number in range(1, len(found.steps) + 1):
         lines += ["", *_step(goals, number, found, targets, decision)]
     return "\n".join([*lines, "", *_ending(goals, situation, found, decision)]) + "\n"
+
+
+def explain_log(goals: GoalFile, log: Iterable[Mapping[str, Any]]) -> str:
+    """Every decision of a task in words, from its log.
+
+    Args:
+        goals: The goal file that the log was made with.
+        log: Data of ``plan.step`` events with a decision.
+    """
+    told = []
+    for entry in log:
+        situation = Situation.from_json(entry["situation"])
+        wanted = set(situation.targets)
+        intent = next((name for name, one in goals.intents.items() if set(one.goals) == wanted), "unknown")
+        told += [f"Round {entry['round']}", explain(goals, intent, situation, decide(goals, situation))]
+    return "\n".join(told)
 
 
 def _step(goals: GoalFile, number: int, found: Plan, targets: Collection[str], decision: Decision) -> Iterator[str]:

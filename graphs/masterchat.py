@@ -88,6 +88,7 @@ class _Planner:
             holding=holding,
             ruled_out=frozenset(state.get("ruled_out", {})),
             costs=costs_of_instances(self._goals, costs, run.topics),
+            links={title: link["why"] for title, link in run.links.items()},
         )
         decision = decide(self._goals, situation)
         entry = {"round": update["rounds"], "situation": situation.to_json(), "decision": decision.to_json()}
@@ -222,7 +223,7 @@ def _agent_node(spec: AgentSpec[Any, Any], bound: Context | None) -> Callable[..
             await _publish(context, run, spec.name, events)
             return {"failures": [failure], "walked": [walked]}
         seconds = time.perf_counter() - started
-        text = spec.explain(output) if output.carry is None else "more to do"
+        text = spec.explain(output) if output.carry is None else _more(output.carry)
         report("agent", state="done" if output.carry is None else "step", text=text, seconds=seconds, **told)
         walked = {**told, "seconds": round(seconds, 3), "ok": True}
         logger.debug("{} took {:.2f} s", parse_instance(assignment.way)[0], seconds)
@@ -234,6 +235,10 @@ def _agent_node(spec: AgentSpec[Any, Any], bound: Context | None) -> Callable[..
 
     node.__name__ = spec.name
     return node
+
+
+def _more(carry: Mapping[str, Any]) -> str:
+    return "; ".join(link["why"] for link in carry.get("links", {}).values()) or "more to do"
 
 
 def _update(assignment: Assignment, output: AgentOutput, walked: dict[str, Any]) -> dict[str, Any]:
@@ -254,6 +259,7 @@ def _pack(run: RunView, **changes: Any) -> dict[str, Any]:
         "request": run.request.model_dump(),
         "results": dict(run.results),
         "failures": list(run.failures),
+        "links": dict(run.links),
         **changes,
     }
 
@@ -264,6 +270,7 @@ def _unpack(packed: Mapping[str, Any]) -> RunView:
         request=RunRequest(**packed["request"]),
         results=packed["results"],
         failures=tuple(packed["failures"]),
+        links=packed.get("links", {}),
     )
 
 

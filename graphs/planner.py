@@ -30,6 +30,9 @@ class Situation:
     """Way instances that must not be used any more."""
     costs: Mapping[str, float] = field(default_factory=dict)
     """Way instance → expected cost learned here, in seconds; the file's prior counts where nothing was learned."""
+    links: Mapping[str, str] = field(default_factory=dict)
+    """Title of an article without which an agent cannot go on → why. Nothing is chosen by it: what follows from it is
+    that some goals do not hold any more."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, sets sorted."""
@@ -39,6 +42,7 @@ class Situation:
             "holding": sorted(self.holding),
             "ruled_out": sorted(self.ruled_out),
             "costs": dict(sorted(self.costs.items())),
+            **({"links": dict(self.links)} if self.links else {}),
         }
 
     @classmethod
@@ -50,6 +54,7 @@ class Situation:
             holding=frozenset(data["holding"]),
             ruled_out=frozenset(data["ruled_out"]),
             costs=dict(data["costs"]),
+            links=dict(data.get("links", {})),
         )
 
 
@@ -107,7 +112,7 @@ def decide(goals: GoalFile, situation: Situation) -> Decision:
         plan=found,
         fringe=fringe,
         candidates=tuple(_candidates(lattice, targets, found, situation)),
-        why=_why(found, now),
+        why="; ".join([_why(found, now), *situation.links.values()]),
     )
 
 

@@ -82,4 +82,5 @@ def view(state: RunState, task_id: str) -> RunView:
         request=RunRequest(**state["request"]),
         results=state.get("results", {}),
         failures=tuple(state.get("failures", [])[state.get("decided", 0) :]),
+        links={title: link for one in state.get("carry", {}).values() for title, link in one.get("links", {}).items()},
     )

@@ -33,7 +33,7 @@ def said(goals: GoalFile, intent: str, *topics: str, holding: frozenset[str] = f
 
 
 def test_each_step_has_its_reason_and_each_other_way_its_price(goals: GoalFile) -> None:
-    text = said(goals, "wiki_qa", "Fractal", holding=frozenset({"topics_found"}))
+    text = said(goals, "wiki_qa", "Fractal", holding=frozenset({"topics_found", "linked", "bridged"}))
     assert "1. crawled[Fractal] by links, now: agent crawl, 5 s." in text
     assert "steps 3 and 4 need it" in text
     assert "By quoted the whole plan would cost 55.1 s, 10 s more: quoted counts 15 s for its poorer result." in text
