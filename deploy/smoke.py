@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -264,8 +264,17 @@ def _redis_program() -> str:
 
 
 @contextmanager
-def compose(ports: dict[str, int]) -> Iterator[Deployment]:
-    """The same through compose.yaml, in a project of its own whose volumes go at the end."""
+def compose(
+    ports: dict[str, int], files: Sequence[str] = (), without: Sequence[str] = (), *, build: bool = True
+) -> Iterator[Deployment]:
+    """The same through compose.yaml, in a project of its own whose volumes go at the end.
+
+    Args:
+        ports: Where the roles are published.
+        files: Compose files that change something of compose.yaml.
+        without: Services that are left out.
+        build: Whether the image is built; else the one that is there is used.
+    """
     engines = [["docker", "compose"], ["docker-compose"], ["podman-compose"]]
     engine = next((one for one in engines if _answers([*one, "version"])), None)
     if engine is None:
@@ -277,8 +286,10 @@ def compose(ports: dict[str, int]) -> Iterator[Deployment]:
         published = {f"{role.replace('-', '_').upper()}_PORT": str(port) for role, port in ports.items()}
         env = {**os.environ, **published, "LUMINA_ENV_FILE": str(env_file)}
         command = [*engine, "-p", "lumina-smoke", "-f", str(ROOT / "deploy/compose.yaml")]
+        command += [word for file in files for word in ("-f", str(Path(file).resolve()))]
+        services = [name for name in COMPOSED if name not in without]
         try:
-            if subprocess.run([*command, "up", "-d", "--build", *COMPOSED], env=env).returncode:
+            if subprocess.run([*command, "up", "-d", *(["--build"] if build else []), *services], env=env).returncode:
                 raise SmokeFailed(f"`{' '.join(command)} up` failed")
             yield Deployment(ports, key, lambda: None)
         except SmokeFailed:
@@ -324,6 +335,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="smoke.sh", description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--local", action="store_true", help="as processes on this machine, instead of containers")
     parser.add_argument("--free-ports", action="store_true", help="any ports that are free")
+    parser.add_argument("--no-build", action="store_true", help="with the image that is there")
+    parser.add_argument("--file", action="append", default=[], help="another compose file, after compose.yaml")
+    parser.add_argument("--without", action="append", default=[], choices=COMPOSED, help="a service to leave out")
     for role, port in PORTS.items():
         parser.add_argument(f"--{role}", type=int, default=port, metavar="PORT", help=f"port of it ({port})")
     return parser.parse_args()
@@ -346,7 +360,8 @@ def main() -> int:
             await walk(deployment, report)
 
     try:
-        with (local if given.local else compose)(ports) as deployment:
+        started = local(ports) if given.local else compose(ports, given.file, given.without, build=not given.no_build)
+        with started as deployment:
             asyncio.run(run(deployment))
         problem = ""
     except SmokeFailed as error:
