@@ -292,7 +292,7 @@ def compose(
         published = {f"{role.replace('-', '_').upper()}_PORT": str(port) for role, port in ports.items()}
         env = {**os.environ, **published, "LUMINA_ENV_FILE": str(env_file)}
         command = [*engine, "-p", "lumina-smoke", "-f", str(ROOT / "deploy/compose.yaml")]
-        command += [word for file in (override, *files) for word in ("-f", str(Path(file).resolve()))]
+        command += [word for file in (str(override), *files) for word in ("-f", str(Path(file).resolve()))]
         services = [name for name in COMPOSED if name not in without]
         try:
             if subprocess.run([*command, "up", "-d", *(["--build"] if build else []), *services], env=env).returncode:
