@@ -17,6 +17,7 @@ import socket
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import IO, Any, NoReturn, TypedDict
 
 from memory.event_feed import FEED
@@ -98,6 +99,15 @@ def _say(answers: IO[bytes], answer: dict[str, Any]) -> None:
     answers.flush()
 
 
+def _is_full() -> bool:
+    """Whether what the allocator keeps leaves the next query less than half of the memory."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[5])  # proc(5): what RLIMIT_DATA counts, and the stack
+    except OSError:  # not Linux: there is no limit either
+        return False
+    return pages * resource.getpagesize() > MEMORY_BYTES // 2
+
+
 def _leave_with(parent: int) -> NoReturn:
     """End this process when the parent is gone, by whatever death, also in the middle of a query."""
     while os.getppid() == parent:
@@ -116,6 +126,8 @@ def main(feeds_descriptor: int) -> None:
         while select.select([0], [], [], IDLE_S)[0] and (line := sys.stdin.buffer.readline()):
             feeds.sendall(BEGUN)
             _say(answers, _answer(json.loads(line), feeds))
+            if _is_full():  # the parent starts another
+                break
 
 
 if __name__ == "__main__":
