@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 import time
@@ -289,6 +290,7 @@ def serve(
     or DATA_DIR. masterchat alone holds the event store. Without QDRANT_URL the hub holds the vectors, indexes, and runs
     tasks; with it indexer indexes, and tasks are for `lumina worker`.
     """
+    gc.disable()  # until the server is up: what is imported and opened stays, and is not searched again and again
     from server import serve as run_server
     from serving.roles import ROLES
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -222,6 +223,8 @@ class _AnnouncedServer(uvicorn.Server):
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
         if self.started:
+            gc.freeze()  # what stays until the end is in no collection, which would stop every stream for its time
+            gc.enable()
             url = f"http://{self.config.host}:{self.config.port}"
             self._file.write_text(json.dumps({"url": url, "pid": os.getpid()}))
             who = "Lumina" if self._role is ALL else f"Lumina's {self._role.name}"
