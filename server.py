@@ -100,7 +100,7 @@ def create_app(
 
 
 def _runnables(application: Application) -> APIRouter:
-    from serving import langserve  # with langserve and its hundred routes as long as all services take to open
+    from serving import langserve  # heavy: langserve and a hundred routes, see serving/late_routes.py
 
     return langserve.build_router(*application)
 
