@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -12,22 +13,23 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Receive, Scope, Send
 
 import services
 from errors import LuminaError
-from graphs.application import load_application
+from graphs.application import Application, load_application
 from graphs.runs import Runner
 from memory.batched_events import BatchedEvents
 from memory.fan_out import FanOut
-from serving import console, documentation, langserve, metrics, openai, problems
+from serving import console, documentation, metrics, openai, problems
 from serving.bodies import MAX_HEADER_BYTES, RequestLimits
 from serving.guards import Hosts, Origins
 from serving.headers import EXPOSED, AnswerHeaders
 from serving.http_metrics import CountRequests, HttpMetrics
+from serving.late_routes import AwaitRoutes, LateApplication
 from serving.roles import ALL, Role
 from serving.turns import Turns, open_turns
 from settings import DEFAULT_OWNER, InvalidSettings, Settings, is_loopback
@@ -68,7 +70,8 @@ def create_app(
     """
 
     http_metrics = HttpMetrics()
-    opener = open_runner or partial(services.open_runner, role=role)
+    application = load_application(settings.goal_file) if role.chats else None
+    opener = open_runner or partial(services.open_runner, role=role, application=application)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
@@ -76,7 +79,7 @@ def create_app(
             runner = await stack.enter_async_context(opener(settings))
             yield {**await _open_parts(stack, runner, settings, role, open_turns), "http_metrics": http_metrics}
 
-    app = FastAPI(
+    app = LateApplication(
         title="Lumina",
         version="0.1.0",
         summary="Answers that can be traced.",
@@ -90,10 +93,16 @@ def create_app(
     openai.install(app)
     for router in role.routers:
         app.include_router(router)
-    if role.chats:
-        app.include_router(langserve.build_router(*load_application(settings.goal_file)))
+    if application:
+        app.include_late("/runnables", partial(_runnables, application))
         console.install(app)
     return app
+
+
+def _runnables(application: Application) -> APIRouter:
+    from serving import langserve  # heavy: langserve and a hundred routes, see serving/late_routes.py
+
+    return langserve.build_router(*application)
 
 
 async def _open_parts(
@@ -139,7 +148,7 @@ def _middleware(settings: Settings, host: str | None, http_metrics: HttpMetrics)
         if host is not None:
             passed.append(Middleware(Hosts, names=[host]))
         passed.append(Middleware(Origins, allowed=settings.cors_origins))
-    return [*passed, Middleware(RequestLimits, max_body_bytes=settings.max_body_bytes)]
+    return [*passed, Middleware(RequestLimits, max_body_bytes=settings.max_body_bytes), Middleware(AwaitRoutes)]
 
 
 def address_file(data_dir: Path, role: str = ALL.name) -> Path:
@@ -214,6 +223,8 @@ class _AnnouncedServer(uvicorn.Server):
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
         if self.started:
+            gc.freeze()  # what stays until the end is in no collection, which would stop every stream for its time
+            gc.enable()
             url = f"http://{self.config.host}:{self.config.port}"
             self._file.write_text(json.dumps({"url": url, "pid": os.getpid()}))
             who = "Lumina" if self._role is ALL else f"Lumina's {self._role.name}"

@@ -14,7 +14,7 @@ from loguru import logger
 from redis.asyncio import Redis
 
 from agents.context import Context
-from graphs.application import load_application
+from graphs.application import Application, load_application
 from graphs.limits import RateLimits, limits_of
 from graphs.masterchat import build_masterchat
 from graphs.runs import Runner
@@ -75,6 +75,7 @@ async def open_runner(
     *,
     owns_files: bool = True,
     role: Role = ALL,
+    application: Application | None = None,
     source: WikiSource | None = None,
     chat: Chat | None = None,
     embedder: Embedder | None = None,
@@ -86,6 +87,7 @@ async def open_runner(
         owns_files: Open the DuckDB file and the vectors' folder, and do the background work that belongs to them
             (taking in events, indexing passages). False in a worker beside a server.
         role: The part of Lumina that runs on them, for which alone things are opened.
+        application: What was loaded of the goal file; it is loaded here when left out.
         source: Instead of the configured encyclopaedia; whoever made it closes it.
         chat: Instead of the configured chat model.
         embedder: Instead of the configured embedding model.
@@ -97,7 +99,7 @@ async def open_runner(
     owns_events = owns_files and role.events
     owns_folder = owns_files and role.retrieves and settings.qdrant_url is None
     indexes = owns_files and role.takes_passages(settings.qdrant_url is not None)
-    registry, goals = load_application(settings.goal_file)
+    registry, goals = application or load_application(settings.goal_file)
     prices = PriceTable(read_prices(settings.llm_prices) if settings.llm_prices else None)
     per_minute = limits_of(registry, settings.rate_limit_overrides(registry))
     async with AsyncExitStack() as stack:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -44,6 +45,7 @@ def serve(
     or DATA_DIR. masterchat alone holds the event store. Without QDRANT_URL the hub holds the vectors, indexes, and runs
     tasks; with it indexer indexes, and tasks are for `lumina worker`.
     """
+    gc.disable()  # until the server is up: what is imported and opened stays, and is not searched again and again
     from server import serve as run_server
     from serving.roles import ROLES
 

@@ -59,7 +59,7 @@ def read_yaml(text: str) -> Source:
     yaml.allow_duplicate_keys = True
     try:
         node = yaml.compose(text)
-        data = yaml.load(text)
+        data = None if node is None else yaml.constructor.construct_document(node)  # `load` would parse it again
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = " ".join(filter(None, (error.context, error.problem)))

@@ -16,7 +16,16 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 from graphs.goal_check import InvalidGoalFile, Place, Problem, Source, meaning_problems, read_yaml
 from graphs.lattice import Lattice, Way
 
-__all__ = ["GoalFile", "InvalidGoalFile", "goal_schema", "load_goals", "parse_instance", "schema_text"]
+__all__ = [
+    "GoalFile",
+    "InvalidGoalFile",
+    "check_goals",
+    "goal_schema",
+    "load_goals",
+    "parse_instance",
+    "read_goals",
+    "schema_text",
+]
 
 Id = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
 """Lower-case letters, digits, _ and -; starts with a letter."""
@@ -204,6 +213,15 @@ def load_goals(path: Path, *, agents: Mapping[str, Collection[str]] | None = Non
     Raises:
         InvalidGoalFile: With every problem of the file, each with its line.
     """
+    return check_goals(path, read_goals(path), agents=agents)
+
+
+def read_goals(path: Path) -> Source:
+    """Read a goal file, for ``check_goals``.
+
+    Raises:
+        InvalidGoalFile: It cannot be read, or is no YAML.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -213,6 +231,20 @@ def load_goals(path: Path, *, agents: Mapping[str, Collection[str]] | None = Non
     source = read_yaml(text)
     if source.data is None:
         raise InvalidGoalFile(path, source.problems or [Problem(1, "is empty; it needs version and goals")])
+    return source
+
+
+def check_goals(path: Path, source: Source, *, agents: Mapping[str, Collection[str]] | None = None) -> GoalFile:
+    """The goals of a file that was read.
+
+    Args:
+        path: Where it was read, for the messages.
+        source: What was read.
+        agents: The goals that each agent can achieve; None leaves agents unchecked.
+
+    Raises:
+        InvalidGoalFile: With every problem of the file, each with its line.
+    """
     problems = [*source.problems, *meaning_problems(source, agents)]
     try:
         loaded = GoalFile.model_validate(source.data)

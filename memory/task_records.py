@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +18,15 @@ class UnknownTask(LuminaError):
 
 class TaskNotRetryable(LuminaError):
     """Only a task that ended without a result can be sent back."""
+
+
+def _named(names: str) -> list[tuple[str, bytes]]:
+    return [(name, name.encode()) for name in names.split()]
+
+
+_TEXTS = _named("id kind owner status worker")
+_VALUES = _named("payload progress result")
+_NUMBERS = _named("attempts created_ms updated_ms started_ms finished_ms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +58,15 @@ class Task:
     @classmethod
     def from_hash(cls, fields: dict[bytes, bytes]) -> Task:
         """From the raw reply to HGETALL."""
-        texts = {name.decode(): value.decode() for name, value in fields.items()}
-        numbers = ("attempts", "created_ms", "updated_ms", "started_ms", "finished_ms")
-        known: dict[str, Any] = {name: texts.get(name, "") for name in ("id", "kind", "owner", "status", "worker")}
-        known |= {name: json.loads(texts.get(name, "null")) for name in ("payload", "progress", "result")}
-        known |= {name: int(texts.get(name, 0)) for name in numbers}
-        return cls(error=json.loads(texts.get("error", '""')), **known)
+        known: dict[str, Any] = {name: fields.get(raw, b"").decode() for name, raw in _TEXTS}
+        known |= {name: json.loads(fields[raw]) if raw in fields else None for name, raw in _VALUES}
+        known |= {name: int(fields.get(raw, 0)) for name, raw in _NUMBERS}
+        return cls(error=json.loads(fields.get(b"error", '""')), **known)
+
+    @classmethod
+    def from_words(cls, words: Sequence[bytes]) -> Task:
+        """From names and values that take turns, as a script returns a hash."""
+        return cls.from_hash(dict(zip(words[::2], words[1::2], strict=True)))
 
 
 @dataclass(frozen=True, slots=True)

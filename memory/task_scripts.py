@@ -81,25 +81,34 @@ SUBMIT = (
 local id, kind, owner, payload, key, keep_ms = unpack(ARGV)
 if key ~= '' then
   local known = redis.call('GET', root .. 'idem:' .. key)
-  if known and redis.call('EXISTS', task(known)) == 1 then return {known, 0} end
+  local fields = known and redis.call('HGETALL', task(known)) or {}
+  if #fields > 0 then return {known, 0, fields} end
 end
 local holder = redis.call('HGET', task(id), 'owner')
-if holder then return {holder == owner and id or '', 0} end
+if holder then
+  if holder ~= owner then return {'', 0, {}} end
+  return {id, 0, redis.call('HGETALL', task(id))}
+end
 local seq = redis.call('INCR', root .. 'seq')
-redis.call('HSET', task(id), 'id', id, 'kind', kind, 'owner', owner, 'payload', payload, 'attempts', 0, 'fence', 0,
-  'seq', seq, 'created_ms', text(now))
 redis.call('ZADD', root .. 'owner:' .. owner, seq, id)
 redis.call('ZADD', root .. 'all', seq, id)
+redis.call('ZADD', root .. 'status:queued', seq, id)
+local data = cjson.encode({kind = kind, owner = owner, attempts = 0})
+local entry = redis.call('XADD', TASKS, '*', 'type', 'task.submit', 'ts', text(now), 'agent', '', 'task_id', id,
+  'data', string.sub(data, 1, -2) .. ',"payload":' .. payload .. '}')
+local fields = {'id', id, 'kind', kind, 'owner', owner, 'payload', payload, 'attempts', '0', 'fence', '0',
+  'seq', text(seq), 'created_ms', text(now), 'updated_ms', text(now), 'status', 'queued', 'entry', entry}
 if key ~= '' then
   redis.call('SET', root .. 'idem:' .. key, id, 'PX', keep_ms)
-  redis.call('HSET', task(id), 'idem', key)
+  fields[#fields + 1] = 'idem'
+  fields[#fields + 1] = key
 end
-move(id, 'queued')
-redis.call('HSET', task(id), 'entry', emit(TASKS, 'task.submit', id, '"payload":' .. payload))
-return {id, redis.call('XLEN', TASKS)}
+redis.call('HSET', task(id), unpack(fields))
+return {id, redis.call('XLEN', TASKS), fields}
 """
 )
-"""ARGV: id, kind, owner, payload, idempotency digest or '', its life in ms. Returns {id, length of the stream or 0}."""
+"""ARGV: id, kind, owner, payload, idempotency digest or '', its life in ms. Returns {id or '' for one that another
+owner has, length of the stream or 0, fields}."""
 
 CLAIM = (
     _COMMON

@@ -112,14 +112,14 @@ class TaskQueue:
         if idempotency_key is not None:
             digest = hashlib.sha256(f"{owner}\x1f{idempotency_key}".encode()).hexdigest()
         wanted = task_id or str(uuid.uuid4())
-        found, length = await self.call(
+        found, length, fields = await self.call(
             "submit", wanted, kind, owner, to_json(payload), digest, IDEMPOTENCY_TTL_S * 1000
         )
         if not found:
             raise UnknownTask(f"task id {wanted} is taken; leave it out, or choose another")
         if length > max_length(keys.TASKS_STREAM):
             self._full = True
-        return await self.get(found.decode())
+        return Task.from_words(fields)
 
     async def get(self, task_id: str) -> Task:
         """The task with this id.
@@ -238,7 +238,7 @@ class TaskQueue:
             if cancelled is not None:
                 raise cancelled
             return token.decode(), int(rest)
-        task = Task.from_hash(dict(zip(rest[::2], rest[1::2], strict=True)))
+        task = Task.from_words(rest)
         lease = Lease(self, task, worker, int(token))
         if cancelled is not None:
             await lease.release()

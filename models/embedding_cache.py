@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import OrderedDict
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
+from hashlib import sha256
 from threading import Lock
 from time import monotonic
 from typing import cast
@@ -58,7 +58,7 @@ class VectorCache:
     def __init__(self, redis: Redis | None, *, model: str, size: int, ttl_s: int = DAY_S, prefix: str) -> None:
         self.counts = CacheCounts()
         self._redis = redis
-        self._salt = blake2b(model.encode(), digest_size=16).digest()
+        self._salted = sha256(sha256(model.encode()).digest())
         self._ttl_s = ttl_s
         self._size = size
         self._prefix = f"{prefix}:embedding:".encode()
@@ -68,14 +68,18 @@ class VectorCache:
         """On the monotonic clock; 0 while Redis answers."""
 
     def key(self, text: str) -> bytes:
-        """The key of a text: 16 bytes of BLAKE2b, salted with the model's name."""
+        """The key of a text: 16 bytes of SHA-256, which processors compute themselves, salted with the model's name."""
+        hashed = self._salted.copy()
         # Lone surrogates occur in text cut by careless tools; they must not make a cache fail.
-        return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16, key=self._salt).digest()
+        hashed.update(text.encode("utf-8", "surrogatepass"))
+        return hashed.digest()[:16]
 
-    def recall(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+    def recall(self, keys: Collection[bytes]) -> dict[bytes, bytes]:
         """What memory holds of these keys."""
         found: dict[bytes, bytes] = {}
         with self._lock:
+            if self._kept.keys().isdisjoint(keys):
+                return found
             for key in keys:
                 vector = self._kept.get(key)
                 if vector is not None:
@@ -105,11 +109,7 @@ class VectorCache:
                     # redis-py types the call for both its sync and its async client; this is the async one.
                     reply = self._redis.mget([self._prefix + key for key in part])
                     values = await cast("Awaitable[list[bytes | None]]", reply)
-                    found.update(
-                        (key, value)
-                        for key, value in zip(part, values, strict=True)
-                        if value and len(value) == 4 * (dimensions or max(1, len(value) // 4))
-                    )
+                    found.update(_vectors(part, values, dimensions))
             self._down_until_s = 0.0
         except (RedisError, OSError) as error:
             self._report(error)
@@ -135,3 +135,14 @@ class VectorCache:
         if not self._down_until_s:
             logger.warning("embedding cache: Redis does not answer ({!r}); vectors are kept in memory only", error)
         self._down_until_s = monotonic() + _REST_S
+
+
+def _vectors(keys: Sequence[bytes], values: Sequence[bytes | None], dimensions: int | None) -> dict[bytes, bytes]:
+    """The values that are vectors, by key."""
+    if dimensions and None not in values and set(map(len, filter(None, values))) == {4 * dimensions}:
+        return cast("dict[bytes, bytes]", dict(zip(keys, values, strict=True)))
+    return {
+        key: value
+        for key, value in zip(keys, values, strict=True)
+        if value and len(value) == 4 * (dimensions or max(1, len(value) // 4))
+    }

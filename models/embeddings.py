@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -115,15 +115,15 @@ class Embedder(Embeddings):
         """
         if not texts:
             return np.empty((0, await self.load()), np.float32)
-        keyed = self._keyed(texts, query)
-        wanted = dict(keyed)
-        found = self._cache.recall(list(wanted))
+        keys, texts = self._keyed(texts, query)
+        wanted = dict(zip(keys, texts, strict=True))
+        found = self._cache.recall(wanted)
         self.counts.hits_memory += len(found)
-        self.counts.shared += len(keyed) - len(wanted)
+        self.counts.shared += len(keys) - len(wanted)
         if len(found) < len(wanted):
-            missing = {key: text for key, text in wanted.items() if key not in found}
+            missing = {key: text for key, text in wanted.items() if key not in found} if found else wanted
             found.update(await self._get(missing, query if urgent is None else urgent))
-        return _matrix([found[key] for key, _ in keyed])
+        return _matrix(found, keys)
 
     async def read_pairs(self, pairs: Sequence[Pair]) -> list[PairStates]:
         """What the model's transformer makes of each (question, text), read together; nothing is cached.
@@ -185,17 +185,18 @@ class Embedder(Embeddings):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def _keyed(self, texts: Sequence[str], query: bool) -> list[tuple[bytes, str]]:
+    def _keyed(self, texts: Sequence[str], query: bool) -> tuple[list[bytes], Sequence[str]]:
+        """Keys, and the texts as the model reads them."""
         before = self._query_prefix if query else self._document_prefix
         prefixed = [before + text for text in texts] if before else texts
-        return [(self._cache.key(text), text) for text in prefixed]
+        return list(map(self._cache.key, prefixed)), prefixed
 
     async def _get(self, missing: dict[bytes, str], urgent: bool) -> dict[bytes, bytes]:
         """Vectors that memory does not hold: joins flights under way, starts one for the rest."""
-        joined = {key: flight for key in missing if (flight := self._flights.get(key))}
+        joined = {key: self._flights[key] for key in self._flights.keys() & missing.keys()}
         self.counts.shared += len(joined)
         flights = list(dict.fromkeys(joined.values()))
-        own = {key: text for key, text in missing.items() if key not in joined}
+        own = {key: text for key, text in missing.items() if key not in joined} if joined else missing
         if own:
             flight = _Flight(own)
             self._flights.update(dict.fromkeys(own, flight))
@@ -244,25 +245,26 @@ class Embedder(Embeddings):
     def _encode_blocking(self, texts: Sequence[str], *, query: bool) -> Matrix:
         if not texts:
             return np.empty((0, self.dimensions), np.float32)
-        keyed = self._keyed(texts, query)
-        found = self._cache.recall([key for key, _ in keyed])
+        keys, texts = self._keyed(texts, query)
+        found = self._cache.recall(keys)
         self.counts.hits_memory += len(found)
-        missing = {key: text for key, text in keyed if key not in found}
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
         if missing:
             self.counts.misses += len(missing)
             rows = _rows(self._engine.submit(list(missing.values()), urgent=query).result())
             computed = dict(zip(missing, rows, strict=True))
             self._cache.remember(computed)
             found.update(computed)
-        return _matrix([found[key] for key, _ in keyed])
+        return _matrix(found, keys)
 
 
 def _rows(vectors: Matrix) -> list[bytes]:
     return [row.tobytes() for row in vectors]
 
 
-def _matrix(rows: list[bytes]) -> Matrix:
-    return np.frombuffer(bytearray().join(rows), np.float32).reshape(len(rows), -1)
+def _matrix(vectors: Mapping[bytes, bytes], keys: Sequence[bytes]) -> Matrix:
+    rows = bytearray().join(map(vectors.__getitem__, keys))
+    return np.frombuffer(rows, np.float32).reshape(len(keys), -1)
 
 
 def _lists(vectors: Matrix) -> list[list[float]]:

@@ -303,6 +303,21 @@ async def test_fifty_submissions_with_one_key_make_one_task(redis: Redis, queue:
     assert (await submit(queue, idempotency_key="order 8")).id != tasks[0].id
 
 
+async def test_submitting_returns_the_task_as_it_is_kept_in_one_round_trip(redis: Redis, queue: TaskQueue) -> None:
+    await queue.setup()
+    await submit(queue, task_id="before")  # now the server knows the script
+    await redis.config_resetstat()
+    new = await submit(queue, task_id="one", idempotency_key="k")
+    again, same_id = await submit(queue, idempotency_key="k"), await submit(queue, task_id="one")
+    calls = await redis.info("commandstats")
+    assert calls["cmdstat_evalsha"]["calls"] == 3
+    assert calls["cmdstat_hgetall"]["calls"] == 2  # the script's own, for the task that was known
+    assert new == again == same_id == await queue.get("one")
+    kept = await redis.hgetall(f"{keys.TASKS_ROOT}task:one")
+    assert (await redis.xrange(keys.TASKS_STREAM))[-1][0] == kept[b"entry"]
+    assert (await queue.counts())["queued"] == 2
+
+
 async def test_keys_and_owners_that_look_alike_are_not_mixed_up(queue: TaskQueue) -> None:
     first = await submit(queue, owner="a", idempotency_key="b:c")
     assert (await submit(queue, owner="a:b", idempotency_key="c")).id != first.id
