@@ -14,7 +14,8 @@ from benchmarks.figures import Figures
 from benchmarks.harness import Work, take_turns
 
 ROOT = Path(__file__).parents[1]
-APART = {"reader_data", "reader_fit", "reader_network", "figures", "harness", "engine", "__main__", "recall_fit"}
+APART = {"reader_confidence", "reader_data", "reader_fit", "reader_network", "recall_fit"}
+APART |= {"figures", "harness", "engine", "__main__"}
 """What the benchmarks share, and what is started by another."""
 
 
