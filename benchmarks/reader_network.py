@@ -118,13 +118,11 @@ def batch_of(examples: Sequence[Example]) -> tuple[tuple[Tensor, ...], Tensor, T
     return inputs, gold[:, 0], gold[:, 1]
 
 
-def train(
-    sample: Callable[[random.Random], list[Example]], *, epochs: int, seed: int, log: Callable[[str], None] = print
-) -> Network:
+def train(examples: Sequence[Example], *, epochs: int, seed: int, log: Callable[[str], None] = print) -> Network:
     """Fit a network.
 
     Args:
-        sample: The examples of an epoch.
+        examples: Each is seen once an epoch, in another window each time.
         epochs: How many.
         seed: Of the weights, the order and the dropout.
         log: Told the loss after each epoch.
@@ -133,12 +131,12 @@ def train(
     choose = random.Random(seed)
     network = Network()
     optimiser = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=1e-2)
-    total = epochs * (len(sample(random.Random(seed))) // BATCH + 1)
+    total = epochs * (len(examples) // BATCH + 1)
     step = 0
     for epoch in range(epochs):
         start, losses = time.perf_counter(), []
         network.train()
-        for part in _batches([one.part(choose) for one in sample(choose)], choose):
+        for part in _batches([one.part(choose) for one in examples], choose):
             inputs, first, last = batch_of(part)
             rate = RATE * min(1, step / 40) * max(0.0, 1 - step / total)
             for group in optimiser.param_groups:

@@ -1,4 +1,4 @@
-"""Measure recall and the reader on SQuAD paragraphs, and fit their weights.
+"""Measure recall and the reader on SQuAD paragraphs, and fit the weights of the ranking.
 
     python benchmarks/recall.py ../shared/data/squad          measure with the weights as they are
     python benchmarks/recall.py ../shared/data/squad --fit    fit, held out article by article, and print weights
@@ -193,17 +193,17 @@ async def run(arguments: argparse.Namespace) -> None:
                 titles = sorted({passage.title for passage in every})
                 for mode in arguments.retriever:
                     found = [await ask(recall, row, mode, LIMIT) for row in answerable]
+                    if arguments.fit:
+                        from benchmarks.recall_fit import fit  # torch, for fitting only
+
+                        fit(found)
+                        continue
                     without = [await ask(recall, row, mode, LIMIT) for row in impossible]
                     elsewhere = [
                         await ask(recall, row, mode, LIMIT, [title for title in titles if title != row["title"]])
                         for row in answerable[: len(impossible)]
                     ]
-                    if arguments.fit:
-                        from benchmarks.recall_fit import fit  # torch, for fitting only
-
-                        fit(found, without, elsewhere)
-                    else:
-                        report(mode, found, without, elsewhere)
+                    report(mode, found, without, elsewhere)
         embedder.save()
 
 

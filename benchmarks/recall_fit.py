@@ -1,4 +1,4 @@
-"""Fit the two linear models: the sentence scores of ``tools/ranking.py`` and the confidence of ``tools/reader.py``.
+"""Fit the linear model of the sentence scores in ``tools/ranking.py``.
 
 Each figure printed is held out: the model that answers an article's questions was fitted on the other articles.
 """
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tools import ranking, reader
+from tools import ranking
 
 if TYPE_CHECKING:
     from benchmarks.recall import Asked
@@ -23,14 +23,14 @@ RIDGE = 0.003
 """Weight of the squared weights, on standardised features."""
 
 
-def minimise(loss: Callable[[torch.Tensor], torch.Tensor], size: int) -> Floats:
+def minimise(loss: Callable[[torch.Tensor], torch.Tensor], size: int, ridge: float = RIDGE) -> Floats:
     """The weights with the least loss, by L-BFGS."""
     weights = torch.zeros(size, dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.LBFGS([weights], max_iter=80, line_search_fn="strong_wolfe")
 
     def step() -> torch.Tensor:
         optimiser.zero_grad()
-        value = loss(weights) + RIDGE * (weights**2).sum()
+        value = loss(weights) + ridge * (weights**2).sum()
         value.backward()  # type: ignore[no-untyped-call] # torch's own annotation is missing
         return value
 
@@ -80,26 +80,7 @@ def ranking_figures(found: Sequence[Asked], weights: Floats) -> Floats:
     return np.array(figures, dtype=np.float64)
 
 
-def fit_confidence(rows: Floats, right: NDArray[np.bool_]) -> Floats:
-    """Weights for the columns of ``rows`` and, last, the bias: logistic regression, both classes weighing the same."""
-    spread = rows.std(axis=0) + 1e-9
-    features = torch.tensor(np.hstack([rows / spread, np.ones((len(rows), 1))]))
-    signs = torch.tensor(np.where(right, 1.0, -1.0))
-    shares = torch.tensor(np.where(right, 0.5 / right.sum(), 0.5 / (~right).sum()))
-
-    def loss(weights: torch.Tensor) -> torch.Tensor:
-        return (shares * torch.nn.functional.softplus(-signs * (features @ weights))).sum()
-
-    return np.asarray(minimise(loss, rows.shape[1] + 1) / np.append(spread, 1.0))
-
-
-def auroc(positive: Floats, negative: Floats) -> float:
-    """The share of (positive, negative) pairs in the right order, ties half (Mann and Whitney)."""
-    more = (positive[:, None] > negative[None, :]).mean()
-    return float(more + (positive[:, None] == negative[None, :]).mean() / 2)
-
-
-def fit(found: Sequence[Asked], unanswerable: Sequence[Asked], elsewhere: Sequence[Asked]) -> None:
+def fit(found: Sequence[Asked]) -> None:
     """Print held-out figures and the weights fitted on everything."""
     titles = np.array([one.title for one in found])
     figures = np.zeros((len(found), 3))
@@ -108,23 +89,3 @@ def fit(found: Sequence[Asked], unanswerable: Sequence[Asked], elsewhere: Sequen
         figures[titles == title] = ranking_figures([one for one in found if one.title == title], weights)
     print("held out: recall@1 {:.3f}, recall@3 {:.3f}, best sentence {:.3f}".format(*figures.mean(axis=0)))
     print("ranking.WEIGHTS =", tuple(fit_ranking(found).round(2).tolist()))
-
-    every = [*found, *unanswerable, *elsewhere]
-    rows = np.array([reader.signals(one.question, one.evidence) for one in every])
-    kind = np.repeat([0, 1, 2], [len(found), len(unanswerable), len(elsewhere)])
-    right = np.array([bool(one.answers) and one.hit(reader.read(one.question, one.evidence).sentence) for one in every])  # type: ignore[union-attr] # evidence is never empty here
-    right &= kind == 0
-    of = np.array([one.title for one in every])
-    held = np.zeros(len(every))
-    for title in sorted(set(of)):
-        train = of != title
-        weights = fit_confidence(rows[train], right[train])
-        held[of == title] = rows[of == title] @ weights[:-1] + weights[-1]
-    sure = 1 / (1 + np.exp(-held))
-    print(
-        f"held out: AUROC answerable/unanswerable {auroc(sure[kind == 0], sure[kind == 1]):.3f}, "
-        f"answerable/other pages {auroc(sure[kind == 0], sure[kind == 2]):.3f}, "
-        f"right/everything wrong {auroc(sure[right], sure[~right]):.3f}; "
-        f"10 % quantile of right {np.quantile(sure[right], 0.1):.3f}"
-    )
-    print("reader.CONFIDENCE_WEIGHTS, BIAS =", fit_confidence(rows, right).round(2).tolist())

@@ -24,6 +24,7 @@ APART = {
     "reader_data",
     "reader_fit",
     "reader_network",
+    "reader_confidence",
     "recall_fit",
 }
 """What the benchmarks share, and what is started by another."""

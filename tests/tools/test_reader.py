@@ -136,6 +136,9 @@ def test_confidence_falls_with_what_speaks_against_an_answer() -> None:
     assert not far.known
     assert 0 <= far.confidence < ABSTAIN_BELOW <= good.confidence <= 1
     assert other_name.confidence < good.confidence
+    denied = read("When was the Lindow lighthouse not built?", [evidence()])
+    assert denied is not None
+    assert denied.confidence < good.confidence
     assert confidence(signals(question, [evidence()])) == good.confidence
 
 
