@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -38,6 +39,12 @@ from tools.encyclopaedia import ensure_sample
 
 SHARED = Path(__file__).parents[2] / "shared"
 """Real articles and questions, kept outside the repository; tests that need them skip where they are absent."""
+
+
+def pytest_configure() -> None:
+    """A suite that was started in the background ignores Ctrl-C, and so would the commands that it interrupts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

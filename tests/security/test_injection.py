@@ -26,6 +26,8 @@ REACHED = {
     "crawled[Fogo]",
     "searchable[Fogo]",
     "summarised[Fogo]",
+    "bridged",
+    "linked",
     "answered",
     "answer_reported",
 }

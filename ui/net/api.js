@@ -24,12 +24,13 @@ export class Unreachable extends TypeError {}
 export async function request(path, options = {}) {
   for (;;) {
     const sent = keyHeaders();
+    const sentAt = performance.now();
     const response = await fetch(path, { ...options, headers: { ...options.headers, ...sent } }).catch(explain);
     if (response.ok) return response;
     const problem = await response.json().catch(() => ({}));
     const words = problem.detail || `The server answered ${response.status}.`;
     const text = typeof words === "string" ? words : JSON.stringify(words);
-    if (response.status !== 401 || !(await askForKey(`${text.split(";")[0]}.`, sent)))
+    if (response.status !== 401 || !(await askForKey(`${text.split(";")[0]}.`, sent, sentAt)))
       throw new Refused(response.status, text, Number(response.headers.get("Retry-After")) || null);
   }
 }

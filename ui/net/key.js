@@ -5,6 +5,7 @@ import { by } from "../page/elements.js";
 const KEPT = "lumina.key";
 /** @type {Promise<boolean> | null} one question at a time, however many requests were refused */
 let asking = null;
+let declinedAt = -1;
 
 /** Headers that carry the key. @returns {Record<string, string>} */
 export function keyHeaders() {
@@ -13,12 +14,14 @@ export function keyHeaders() {
 }
 
 /**
- * Ask for a key, unless another one was given since the request that was refused.
+ * Ask for a key, unless another one was given, or none, since the request that was refused.
  * @param {string} why @param {Record<string, string>} sent the headers that were refused
+ * @param {number} sentAt by performance.now()
  * @returns {Promise<boolean>} whether there is one to try
  */
-export function askForKey(why, sent) {
+export function askForKey(why, sent, sentAt) {
   if (keyHeaders().Authorization !== sent.Authorization) return Promise.resolve(true);
+  if (sentAt < declinedAt) return Promise.resolve(false);
   asking ??= ask(why).finally(() => (asking = null));
   return asking;
 }
@@ -36,6 +39,7 @@ function ask(why) {
       const given = dialog.returnValue === "use" && by("key").value.trim();
       by("key").value = "";
       if (given) sessionStorage.setItem(KEPT, given);
+      else declinedAt = performance.now();
       settle(Boolean(given));
     }, { once: true });
   });
