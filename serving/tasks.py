@@ -191,15 +191,25 @@ async def list_tasks(
     return TaskList(tasks=[TaskView.of(task) for task in page.tasks], cursor=page.cursor)
 
 
-async def _own(task_id: str, owner: Owner, queue: Tasks, request: Request) -> Task:
+async def own_task(queue: TaskQueue, task_id: str, owner: str) -> Task:
+    """A task of this owner.
+
+    Raises:
+        UnknownTask: there is none, or it is another's.
+    """
     task = await queue.get(task_id)
     if task.owner != owner:
         raise UnknownTask(f"no task {task_id}; GET /tasks lists yours")
+    return task
+
+
+async def _named(task_id: str, owner: Owner, queue: Tasks, request: Request) -> Task:
+    task = await own_task(queue, task_id, owner)
     request.state.task_id = task.id  # for the log
     return task
 
 
-OwnTask = Annotated[Task, Depends(_own)]
+OwnTask = Annotated[Task, Depends(_named)]
 """The task that the path names, when it is the caller's."""
 
 
