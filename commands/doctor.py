@@ -67,8 +67,9 @@ async def examine(settings: Settings, *, as_json: bool = False) -> bool:
         mark = "[green]ok[/]" if finding.state == "ok" else f"[red]{escape(finding.state)}[/]"
         told = ", ".join(f"{key} {_shown(value)}" for key, value in finding.details.items())
         because = "; ".join(filter(None, (finding.why, told)))
-        for line in (f"{name:<12} {mark}  {escape(finding.used)}", f"{'':<12} [dim]{escape(because)}[/]"):
-            console.print(line.rstrip(), highlight=False, soft_wrap=True)
+        console.print(f"{name:<12} {mark}  {escape(finding.used)}".rstrip(), highlight=False, soft_wrap=True)
+        if because:
+            console.print(f"{'':<12} [dim]{escape(because)}[/]", highlight=False, soft_wrap=True)
     return well
 
 

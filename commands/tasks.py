@@ -23,7 +23,7 @@ from masterchat import MasterChat
 from memory.redis_server import open_redis
 from memory.task_records import Status, Task
 from memory.tasks import TaskQueue
-from serving.tasks import TaskRequest, TaskView, get_task, list_tasks, submit_checked
+from serving.tasks import TaskRequest, TaskView, list_tasks, own_task, submit_checked
 from settings import DEFAULT_OWNER, Settings
 
 COLOURS = {"complete": "green", "dead": "red", "running": "yellow", "retrying": "yellow", "cancelled": "dim"}
@@ -107,7 +107,7 @@ class QueueDesk:
 
     async def get(self, task_id: str) -> dict[str, Any]:
         """See ``Desk``."""
-        return (await get_task(task_id, self._owner, self._queue)).model_dump(mode="json")
+        return _seen(await own_task(self._queue, task_id, self._owner))
 
     async def cancel(self, task_id: str) -> dict[str, Any]:
         """See ``Desk``."""

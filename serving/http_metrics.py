@@ -98,8 +98,9 @@ class CountRequests:
             self._metrics.seconds.labels(route, method).observe(answered_s or whole_s)
             level = "DEBUG" if route in QUIET and status < 500 else "INFO"
             facts = {"method": method, "route": route, "status": status, "seconds": round(whole_s, 4)}
-            owner = scope.get("state", {}).get("owner")
-            logger.bind(**facts, owner=owner).log(level, "{} {} {} {:.0f} ms", method, route, status, whole_s * 1000)
+            state = scope.get("state", {})
+            facts |= {name: state[name] for name in ("owner", "task_id") if state.get(name)}
+            logger.bind(**facts).log(level, "{} {} {} {:.0f} ms", method, route, status, whole_s * 1000)
 
 
 def _labels(scope: Scope) -> tuple[str, str]:

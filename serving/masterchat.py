@@ -134,6 +134,7 @@ async def answer(
         head = await turns.head(task_id, owner)
     else:
         head = await _begin(body, delivery.idempotency_key, owner, runner, turns, request)
+    request.state.task_id = head.task_id  # for the log
     if head.fingerprint != body.fingerprint():
         named = "Last-Event-ID" if delivery.last_event_id else "the Idempotency-Key"
         raise HTTPException(

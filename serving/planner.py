@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response, StreamingResponse
 
@@ -44,6 +44,7 @@ class PlanRequest(BaseModel):
 )
 async def plan(
     body: PlanRequest,
+    request: Request,
     response: Response,
     owner: Owner,
     runner: OpenRunner,
@@ -61,6 +62,7 @@ async def plan(
             raise InvalidRequest(f"there is no plan that could be run: {found['why']}")
         kind, payload = task_of(RunRequest(**{**asked, "intent": found["intent"], "owner": owner}))
         task = await queue_checked(queue, runner.goals, kind, payload, owner, idempotency_key)
+        request.state.task_id = task.id  # for the log
         found["task"] = TaskView.of(task).model_dump(mode="json")
         response.status_code, response.headers["Location"] = 202, f"/tasks/{task.id}"
     return found

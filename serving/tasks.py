@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 from starlette.responses import StreamingResponse
 
@@ -161,6 +161,7 @@ async def queue_checked(
 @router.post("", status_code=202)
 async def submit(
     body: AnyTask,
+    request: Request,
     response: Response,
     owner: Owner,
     runner: OpenRunner,
@@ -169,6 +170,7 @@ async def submit(
 ) -> TaskView:
     """Queue a task. With the same ``Idempotency-Key`` the same task comes back, for 24 hours."""
     task = await submit_checked(queue, runner.goals, body, owner, idempotency_key)
+    request.state.task_id = task.id  # for the log
     response.headers["Location"] = f"{router.prefix}/{task.id}"
     return TaskView.of(task)
 
@@ -189,10 +191,32 @@ async def list_tasks(
     return TaskList(tasks=[TaskView.of(task) for task in page.tasks], cursor=page.cursor)
 
 
+async def own_task(queue: TaskQueue, task_id: str, owner: str) -> Task:
+    """A task of this owner.
+
+    Raises:
+        UnknownTask: there is none, or it is another's.
+    """
+    task = await queue.get(task_id)
+    if task.owner != owner:
+        raise UnknownTask(f"no task {task_id}; GET /tasks lists yours")
+    return task
+
+
+async def _named(task_id: str, owner: Owner, queue: Tasks, request: Request) -> Task:
+    task = await own_task(queue, task_id, owner)
+    request.state.task_id = task.id  # for the log
+    return task
+
+
+OwnTask = Annotated[Task, Depends(_named)]
+"""The task that the path names, when it is the caller's."""
+
+
 @router.get("/{task_id}")
-async def get_task(task_id: str, owner: Owner, queue: Tasks) -> TaskView:
+async def get_task(task: OwnTask) -> TaskView:
     """One task, with its progress and, at the end, its result or error."""
-    return TaskView.of(await _own(queue, task_id, owner))
+    return TaskView.of(task)
 
 
 @router.get(
@@ -201,17 +225,15 @@ async def get_task(task_id: str, owner: Owner, queue: Tasks) -> TaskView:
     response_class=StreamingResponse,
 )
 async def follow_task(
-    task_id: str,
+    task: OwnTask,
     owner: Owner,
-    queue: Tasks,
     fan_out: OpenFanOut,
     last_event_id: Annotated[
         str | None, Header(description="Sent by who reconnects: what came before is left out.")
     ] = None,
 ) -> Response:
     """Everything that happens to a task as SSE, over all streams, from its beginning on; ends when the task has."""
-    task = await _own(queue, task_id, owner)
-    wanted = Filter(TASK_STREAMS, owner, task_id=task_id)
+    wanted = Filter(TASK_STREAMS, owner, task_id=task.id)
     places = parse_positions(last_event_id or "0", TASK_STREAMS, "0")
     ends = _Ending(ended=task.finished_ms > 0)
     return await respond(fan_out, Subscription(wanted, encode_sse), places, greeting=f"task {task.kind}", ends=ends)
@@ -236,23 +258,13 @@ class _Ending:
 
 
 @router.delete("/{task_id}")
-async def cancel(task_id: str, owner: Owner, queue: Tasks) -> TaskView:
+async def cancel(task: OwnTask, queue: Tasks) -> TaskView:
     """Cancel a task; one that runs stops within two seconds, and one that has ended stays as it is."""
-    await _own(queue, task_id, owner)
-    return TaskView.of(await queue.cancel(task_id))
+    return TaskView.of(await queue.cancel(task.id))
 
 
 @router.post("/{task_id}/retry", status_code=202)
-async def retry(task_id: str, response: Response, owner: Owner, queue: Tasks) -> TaskView:
+async def retry(task: OwnTask, response: Response, queue: Tasks) -> TaskView:
     """Queue a dead or cancelled task again, with all its attempts; 409 for any other."""
-    await _own(queue, task_id, owner)
-    task = await queue.retry(task_id)
-    response.headers["Location"] = f"{router.prefix}/{task_id}"
-    return TaskView.of(task)
-
-
-async def _own(queue: Tasks, task_id: str, owner: str) -> Task:
-    task = await queue.get(task_id)
-    if task.owner != owner:
-        raise UnknownTask(f"no task {task_id}; GET /tasks lists yours")
-    return task
+    response.headers["Location"] = f"{router.prefix}/{task.id}"
+    return TaskView.of(await queue.retry(task.id))

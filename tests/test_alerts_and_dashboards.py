@@ -19,6 +19,8 @@ import httpx
 import pytest
 from ruamel.yaml import YAML
 
+from serving.roles import ROLES
+
 Live = Callable[..., AbstractAsyncContextManager[str]]
 DEPLOY = Path(__file__).parents[1] / "deploy"
 DASHBOARDS = sorted((DEPLOY / "grafana/dashboards").glob("*.json"))
@@ -104,6 +106,19 @@ def test_inhibitions_name_alerts_that_there_are() -> None:
     rules = read_yaml("alertmanager/alertmanager.yml")["inhibit_rules"]
     named = {name for rule in rules for name in re.findall(r"Lumina\w+", str(rule))}
     assert named <= known
+
+
+def test_every_role_is_scraped_at_its_address_in_compose() -> None:
+    [job] = [job for job in read_yaml("prometheus/prometheus.yml")["scrape_configs"] if job["job_name"] == "lumina"]
+    scraped = {one["labels"]["role"]: one["targets"] for one in job["static_configs"]}
+    assert set(scraped) == set(ROLES) - {"all"}
+    services = read_yaml("compose.yaml")["services"]
+    for role, [target] in scraped.items():
+        host, port = target.split(":")
+        [service] = [one for name, one in services.items() if name in (host, f"{host}-api")]
+        command = service["command"]
+        given = command[command.index("--port") + 1] if "--port" in command else str(ROLES[role].port)
+        assert (command[:3], port) == (["serve", "--role", role], given)
 
 
 # --- dashboards

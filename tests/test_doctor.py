@@ -65,6 +65,18 @@ async def test_what_does_not_work_is_named_and_the_rest_still_looked_at(tmp_path
     assert "hidden" not in out
 
 
+async def test_people_read_a_line_of_what_is_used_and_one_of_why(tmp_path: Path) -> None:
+    code, out, err = await doctor("--data-dir", str(tmp_path), REDIS_URL="redis://:hidden@127.0.0.1:1/0")
+    assert (code, err) == (1, "")
+    lines = out.splitlines()
+    assert all(line == line.rstrip() != "" for line in lines)
+    heads = {line[:12].strip(): line[13:] for line in lines if line[0] != " "}
+    assert heads["redis"].startswith("Redis at redis://127.0.0.1:1/0 does not answer")
+    assert heads["qdrant"].startswith("ok  Qdrant edge")
+    assert sum(line.startswith(" " * 13) for line in lines) == len(heads) - 1, "all but redis say why"
+    assert "hidden" not in out
+
+
 async def test_a_running_role_is_probed(live: Live, capsys: pytest.CaptureFixture[str]) -> None:
     async with live() as url:
         assert await asyncio.to_thread(probe, url)

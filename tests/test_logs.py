@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ from typing import Any
 import pytest
 from loguru import logger
 
-from logs import open_logs
+from logs import RETENTION, open_logs
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +33,7 @@ def _put_back() -> Iterator[None]:
 
 
 def told(**settings: Any) -> io.StringIO:
-    out = io.StringIO()
+    out: io.StringIO = settings.pop("stream", None) or io.StringIO()
     open_logs(stream=out, **{"level": "INFO", **settings})
     return out
 
@@ -121,3 +123,44 @@ def test_a_file_takes_json_lines_too(tmp_path: Path) -> None:
     [line] = (tmp_path / "logs" / "serve.log").read_text().splitlines()
     assert json.loads(line)["message"] == "kept"
     assert "kept" in out.getvalue()
+
+
+def test_a_full_file_is_put_aside_compressed_and_the_oldest_of_them_go(tmp_path: Path) -> None:
+    older = [tmp_path / f"serve.2026-01-{day:02}_00-00-00_000000.log.gz" for day in range(1, RETENTION + 3)]
+    for day, path in enumerate(older, start=1):
+        path.write_bytes(b"")
+        os.utime(path, (day, day))
+    told(file=tmp_path / "serve.log")
+    for number in range(11):
+        logger.info("{} {}", number, "x" * 1_000_000)  # ten of them are the 10 MB of ROTATION
+    logger.remove()  # waits until everything is written
+    aside = sorted(set(tmp_path.glob("serve.*.gz")) - set(older))
+    assert len(aside) == 1
+    with gzip.open(aside[0], "rt") as lines:
+        kept = [json.loads(line) for line in lines]
+    kept += [json.loads(line) for line in (tmp_path / "serve.log").read_text().splitlines()]
+    assert [int(line["message"].split()[0]) for line in kept] == list(range(11))
+    assert {path for path in older if path.exists()} == set(older[-(RETENTION - 1) :])
+
+
+class Terminal(io.StringIO):
+    """What says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_only_text_on_a_terminal_is_in_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR", "CI", "GITHUB_ACTIONS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    coloured = {}
+    for name, format, stream in (
+        ("terminal", "text", Terminal()),
+        ("file", "text", io.StringIO()),
+        ("json", "json", Terminal()),
+    ):
+        told(format=format, stream=stream)
+        logger.error("broke")
+        coloured[name] = "\x1b[" in stream.getvalue()
+    assert coloured == {"terminal": True, "file": False, "json": False}

@@ -62,7 +62,9 @@ async def open_turn(
     paid = await admit(connection, run)
     kept = await keep_question(runner.context, owner, history, asked.metadata or {}, connection.headers)
     run = run.model_copy(update={"conversation_id": kept.conversation_id})
-    return GraphTurn(runner, model.id, asked, run, kept, paid)
+    turn = GraphTurn(runner, model.id, asked, run, kept, paid)
+    connection.state.task_id = turn.task_id  # for the log
+    return turn
 
 
 @dataclass

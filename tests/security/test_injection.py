@@ -25,6 +25,8 @@ REACHED = {
     "topics_found",
     "crawled[Fogo]",
     "searchable[Fogo]",
+    "linked",
+    "bridged",
     "summarised[Fogo]",
     "bridged",
     "linked",

@@ -21,6 +21,7 @@ KEY = "hush-4711-key"
 QUESTION = "Zanzibarquux asks: who proved that the Mandelbrot set is connected?"
 REMARK = "My cat is called Xylophonia"
 ANSWER = "Pumpernickelish words of a model"
+ROUTES_OF_TASKS = ("/chat", "/masterchat/chat", "/tasks", "/tasks/{task_id}/events")
 
 
 @pytest.fixture
@@ -76,6 +77,13 @@ async def test_lines_of_a_run_say_whose_it_is_and_which_agent_works(live: Live, 
     done = {line["task_id"] for line in lines if line["message"].startswith("ask task complete")}
     assert done
     assert done <= {line["task_id"] for line in of_agents}
+    requests = [line for line in lines if line.get("route")]
+    assert all(line["request_id"] for line in requests)
+    of_tasks = [line for line in requests if line.get("task_id")]
+    assert {line["owner"] for line in of_tasks} == {"ada"}
+    named = {route: {line["task_id"] for line in of_tasks if line["route"] == route} for route in ROUTES_OF_TASKS}
+    assert all(named.values()), named
+    assert named["/tasks"] == named["/tasks/{task_id}/events"] >= done
 
 
 @pytest.mark.parametrize("library", ["openai._base_client", "sse_starlette.sse", "hpack.hpack", "httpcore.http11"])
