@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 
+from mwparserfromhell import parser
 from mwparserfromhell.nodes import HTMLEntity
-from mwparserfromhell.parser import CTokenizer  # type: ignore[attr-defined]  # there, though not in its __all__
 from mwparserfromhell.parser import ParserError, tokens
 from mwparserfromhell.parser.tokenizer import Tokenizer
 
 from tools.wikipedia.source import SourceError
 
 Token = tokens.Token
+_TOKENIZER = parser.CTokenizer or Tokenizer  # type: ignore[attr-defined]  # it is there, but not in __all__
 
 
 @dataclass(slots=True)
@@ -136,7 +137,7 @@ def tree_of(wikitext: str) -> Code:
     """
     code: Code = []
     try:
-        _until(_NOTHING, iter((CTokenizer or Tokenizer)().tokenize(wikitext, 0, True)), code)
+        _until(_NOTHING, iter(_TOKENIZER().tokenize(wikitext, 0, True)), code)
     except (ParserError, KeyError) as error:
         raise SourceError(f"wikitext that cannot be parsed: {wikitext[:80]!r}: {error}") from error
     return code

@@ -25,13 +25,15 @@ _LINK_LISTS = frozenset({"see also", "related articles", "siehe auch", "voir aus
 """Those among them whose links lead to related articles."""
 
 _INVISIBLE = re.compile(r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\ufffc]")
-_SUSPECT_BRACKETS = re.compile(r"[(\[] ?[ ,;:/)\]]|[ ,;][)\]]")
+_SUSPECT_BRACKETS = re.compile(r"[()\[\]](?:(?<=[(\[]) ?[ ,;:/)\]]|(?<=[ ,;][)\]]))")
+"""Begins with one set of characters, so that a search goes from bracket to bracket."""
 _HOLLOW = re.compile(r"(?:^| |(?<=[^\w\s]))[(\[][ ,;:/]*[)\]](?=\W|$)")
 _AFTER_OPENING = re.compile(r"(?<=[(\[])(?: ?[,;:])+ ?|(?<=\() ")
 _BEFORE_CLOSING = re.compile(r"(?: ?[,;])+ ?(?=\))| (?=\))")
 _LOOSE_MARK = re.compile(r" ([,;.])(?= |$)")
 _DOUBLE_COMMA = re.compile(r",(?: ?,)+")
 _WORD = re.compile(r"\w")
+_CONJUNCTION = re.compile(r"\s*(?:,|/|&|\band\b)\s*")
 _RAISED = str.maketrans("0123456789+-−–=()ni", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁻⁼⁽⁾ⁿⁱ")
 _ORDINAL_ENDINGS = frozenset(
     {"st", "nd", "rd", "th", "e", "er", "re", "o", "a", "ème", "tm", "sm", "®", "™", "mo", "me"}
@@ -94,13 +96,14 @@ class Outline:
 
 def _is_apparatus(name: str) -> bool:
     bare = name.casefold().strip(" .:")
-    parts = re.split(r"\s*(?:,|/|&|\band\b)\s*", bare)
-    return bare in _APPARATUS or all(part in _APPARATUS for part in parts)
+    return bare in _APPARATUS or all(part in _APPARATUS for part in _CONJUNCTION.split(bare))
 
 
 def tidy(text: str) -> str:
     """One line of prose: single spaces, no invisible characters, no brackets left hollow by what was taken out."""
-    text = " ".join((text if text.isascii() else _INVISIBLE.sub("", text)).split())
+    text = " ".join(text.split())
+    if not text.isascii() and (not text.isprintable() or "\ufffc" in text):  # the only invisible one that is printable
+        text = " ".join(_INVISIBLE.sub("", text).split())
     if _SUSPECT_BRACKETS.search(text):
         text = _BEFORE_CLOSING.sub("", _AFTER_OPENING.sub("", text))
         text = _HOLLOW.sub("", text)  # ``f()`` is a name and stays: no space before it
