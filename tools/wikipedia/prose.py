@@ -6,6 +6,7 @@ Wikitext, HTML and TextExtracts all end here, so that an article reads the same 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from tools.wikipedia.source import Section
 
@@ -73,12 +74,11 @@ class Outline:
             return
         self._apparatus_level = level if _is_apparatus(name) else 0
 
-    def block(self, text: str) -> None:
-        """A paragraph, or a list with one item a line. Blocks without a word are dropped."""
+    def block(self, lines: Iterable[str]) -> None:
+        """A paragraph, which is one line, or the items of a list. What has no word is dropped."""
         if self._apparatus_level:
             return
-        lines = [tidy(line) for line in text.split("\n")]
-        kept = "\n".join(line for line in lines if _WORD.search(line))
+        kept = "\n".join([line for line in map(tidy, lines) if _WORD.search(line)])
         if kept:
             self._blocks.append(kept)
 

@@ -72,7 +72,7 @@ class Draft:
             if level:
                 outline.heading(level, finished)
             else:
-                outline.block(finished)
+                outline.block(finished.split("\n"))
         return outline.sections()
 
     def _plain(self, expansion: str) -> str:
