@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 from tools.wikipedia.source import Section
 
@@ -44,6 +45,10 @@ _LATEX_SPACING = re.compile(
 )
 
 
+_SHORT_HEADING = 200
+"""Characters; longer headings are rare, and not worth the memory."""
+
+
 class Outline:
     """Collects an article's blocks in reading order and gives its sections."""
 
@@ -68,11 +73,11 @@ class Outline:
         self._close()
         while self._headings and self._headings[-1][0] >= level:
             self._headings.pop()
-        name = tidy(title).strip(" :")
+        name, is_apparatus = (_named if len(title) <= _SHORT_HEADING else _named.__wrapped__)(title)
         self._headings.append((level, name or "…"))
         if self._apparatus_level and level > self._apparatus_level:
             return
-        self._apparatus_level = level if _is_apparatus(name) else 0
+        self._apparatus_level = level if is_apparatus else 0
 
     def block(self, lines: Iterable[str]) -> None:
         """A paragraph, which is one line, or the items of a list. What has no word is dropped."""
@@ -94,6 +99,13 @@ class Outline:
             self._blocks = []
 
 
+@lru_cache(maxsize=512)
+def _named(title: str) -> tuple[str, bool]:
+    """A heading's text, and whether no prose stands under it; most articles share a few headings."""
+    name = tidy(title).strip(" :")
+    return name, _is_apparatus(name)
+
+
 def _is_apparatus(name: str) -> bool:
     bare = name.casefold().strip(" .:")
     return bare in _APPARATUS or all(part in _APPARATUS for part in _CONJUNCTION.split(bare))
@@ -101,15 +113,16 @@ def _is_apparatus(name: str) -> bool:
 
 def tidy(text: str) -> str:
     """One line of prose: single spaces, no invisible characters, no brackets left hollow by what was taken out."""
-    text = " ".join(text.split())
-    if not text.isascii() and (not text.isprintable() or "\ufffc" in text):  # the only invisible one that is printable
+    text = text.strip()
+    # Printable text has no white space but spaces, and of the invisible characters only the object replacement.
+    if not text.isprintable() or "  " in text or "\ufffc" in text:
         text = " ".join(_INVISIBLE.sub("", text).split())
-    if _SUSPECT_BRACKETS.search(text):
+    if (")" in text or "(" in text or "]" in text or "[" in text) and _SUSPECT_BRACKETS.search(text):
         text = _BEFORE_CLOSING.sub("", _AFTER_OPENING.sub("", text))
         text = _HOLLOW.sub("", text)  # ``f()`` is a name and stays: no space before it
-    if " ," in text or " ;" in text or " ." in text:
+    if (comma := " ," in text) or " ." in text or (";" in text and " ;" in text):
         text = _LOOSE_MARK.sub(r"\1", text)
-    if ",," in text or ", ," in text:
+    if ",," in text or (comma and ", ," in text):
         text = _DOUBLE_COMMA.sub(",", text)
     return text.strip()
 
