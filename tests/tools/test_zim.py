@@ -193,7 +193,7 @@ def test_rendered_wiki_html_loses_what_is_no_prose() -> None:
 
 def test_boxes_are_found_in_any_case_and_tags_that_only_the_parser_writes() -> None:
     read = read_html(
-        "<DIV CLASS='Wide NavBox'>box</DIV><P>One</br>line.</P><UL><LI>item<OL><LI>inner</LI></OL></LI></UL>"
+        "<DIV CLASS='Wide NavBox'><p>box</p></DIV><P>One</br>line.</P><UL><LI>item<OL><LI>inner</LI></OL></LI></UL>"
         "<h2>References</h2><p>unread</p><ul><li>source</li></ul><h2>Later</h2><p>Read.",
         lambda href: None,
     )
