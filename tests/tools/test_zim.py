@@ -191,6 +191,23 @@ def test_rendered_wiki_html_loses_what_is_no_prose() -> None:
     assert read.links == ("B",)
 
 
+def test_boxes_are_found_in_any_case_and_tags_that_only_the_parser_writes() -> None:
+    read = read_html(
+        "<DIV CLASS='Wide NavBox'><p>box</p></DIV><P>One</br>line.</P><UL><LI>item<OL><LI>inner</LI></OL></LI></UL>"
+        "<h2>References</h2><p>unread</p><ul><li>source</li></ul><h2>Later</h2><p>Read.",
+        lambda href: None,
+    )
+    assert [(section.path, section.text) for section in read.sections] == [
+        ((), "One line.\n\nitem\ninner"),
+        (("Later",), "Read."),
+    ]
+
+
+def test_a_page_nested_thousands_deep_is_read() -> None:
+    read = read_html("<div>" * 2_000 + "<p>Deep.</p>" + "<ul><li>" * 1_000 + "item", lambda href: None)
+    assert [section.text for section in read.sections] == ["Deep.\n\nitem"]
+
+
 @pytest.mark.parametrize(
     ("wiki_source", "why"),
     [

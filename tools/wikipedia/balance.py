@@ -85,21 +85,24 @@ def _scan(text: str) -> tuple[list[tuple[Cut, str]], list[int], int]:
     unclosed: set[str] = set()
     cuts: list[int] = []
     deepest = position = 0
-    while mark := _MARK.search(text, position):
+    for mark in _MARK.finditer(text):
+        if mark.start() < position:  # inside a tag whose content is no wikitext
+            continue
         position = mark.end()
-        token, name = mark[0], (mark[2] or "").lower()
+        token = mark[0]
         if token == "\n\n":
             if not stack and position - (cuts[-1] if cuts else 0) > _PART_CHARS:
                 cuts.append(position)
         elif token in waiting:
             stack.append((token, mark.span()))
             waiting[token] += 1
+            deepest = max(deepest, waiting["{{"] + waiting["[["])
         elif token in _CLOSERS:
             if waiting[_CLOSERS[token]]:
                 _pop_to(_CLOSERS[token], stack, waiting, unpaired, text)
             else:
                 unpaired.append(mark.span())
-        elif name not in _TAGS:
+        elif (name := mark[2].lower()) not in _TAGS:
             if name not in _SINGLE:
                 foreign.append(mark.start())
         elif token.endswith("/>"):
@@ -118,7 +121,6 @@ def _scan(text: str) -> tuple[list[tuple[Cut, str]], list[int], int]:
                 position = closing.end()
         else:
             stack.append((name, mark.span()))
-        deepest = max(deepest, waiting["{{"] + waiting["[["])
     unpaired += [_with_rest(text, span) for _, span in stack]
     return sorted([*((span, "") for span in unpaired), *(((at, at + 1), "&lt;") for at in foreign)]), cuts, deepest
 

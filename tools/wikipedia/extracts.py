@@ -21,5 +21,5 @@ def read_extract(extract: str) -> tuple[Section, ...]:
         if heading := _HEADING.match(line.strip()):
             outline.heading(len(heading[1]), heading[2])
         else:
-            outline.block(line)
+            outline.block([line])
     return outline.sections()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
@@ -11,27 +11,42 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 from tools.wikipedia.prose import Outline, latex, superscript
 from tools.wikipedia.source import Section
 
-_NO_CONTENT = (
+Selectors = tuple[tuple[str, str], ...]
+"""(selector, the tag or class that it cannot match without; empty for an id)."""
+
+
+def _selectors(listed: str) -> Selectors:
+    """Simple selectors: tags, classes, ids, tags with a class or an attribute."""
+    named = ((one, re.search(r"\.[\w-]+", one) or re.match(r"\w+", one)) for one in listed.split(", "))
+    return tuple((one, name[0] if name else "") for one, name in named)
+
+
+_NO_CONTENT = _selectors(
     "style, script, noscript, template, link, nav, header, footer, form, #toc, .toc, .mw-editsection, .navbox, "
     ".navbox-styles, .vertical-navbox, .sidebar, .reflist, .references, .reference, .mw-cite-backlink, a.autonumber, "
     ".catlinks, .printfooter, .noprint, .mw-jump-link, .metadata, .ambox, .error, .mw-empty-elt, .sistersitebox, "
     ".authority-control"
 )
 """What holds neither prose nor links of the article."""
-_NO_PROSE = (
-    "table, pre, figure, figcaption, .infobox, "
-    " .thumb, .gallery, .hatnote, .dablink, .rellink, .shortdescription, audio, "
-    "video, img, svg, .mwe-math-fallback-image-inline, .mwe-math-fallback-image-display"
+_NO_PROSE = _selectors(
+    "table, pre, figure, figcaption, .infobox, .thumb, .gallery, .hatnote, .dablink, .rellink, .shortdescription, "
+    "audio, video, svg, .mwe-math-fallback-image-inline, .mwe-math-fallback-image-display"
 )
-"""What holds links but no prose."""
-_FORMULAS = "math, .mwe-math-element"
-_WANTED = "h1, h2, h3, h4, h5, h6, p, li, dd, dt, blockquote"
+"""What holds links but no prose; a picture without a caption says nothing and may stay."""
+_FORMULAS = _selectors("math, .mwe-math-element")
+_RAISED = _selectors("sup")
+_BREAKS = _selectors("br")
+_LINKS = _selectors("h1, h2, h3, h4, h5, h6, a[href]")
+_WANTED = _selectors("h1, h2, h3, h4, h5, h6, p, li, dd, dt, blockquote")
+_DISAMBIGUATION = _selectors(".disambig, #disambigbox, .dmbox-disambig, .mw-disambig-page, .disambigbox")
+_ARTICLE = ".mw-parser-output"
+_TAG = re.compile(r"<(\w+)")
 _LISTS = frozenset({"ul", "ol", "dl"})
 _BLOCKS_INSIDE = frozenset({"p", "ul", "ol", "dl", "blockquote", "div"})
 _ITEMS = frozenset({"li", "dd", "dt"})
+_LISTS_AND_ITEMS = _LISTS | _ITEMS
 _DISPLAY_STYLE = re.compile(r"^\{\\displaystyle (.*)\}$", re.S)
 _OLD_REVISION = re.compile(r"[?&]oldid=(\d+)")
-_DISAMBIGUATION = ".disambig, #disambigbox, .dmbox-disambig, .mw-disambig-page, .disambigbox"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,26 +73,46 @@ def read_html(source: str, title_of: Callable[[str], str | None]) -> Rendered:
         title_of: The article's title that an ``href`` leads to; ``None`` when it leads to no article.
     """
     tree = LexborHTMLParser(source)
+    look = _Look(source, tree)
     revision, url = _revision(tree)
-    meta = tree.css_first("meta[name='disambiguation']")
+    meta = tree.css_first("meta[name='disambiguation']") if "meta" in look.names else None
     marked = meta is not None and (meta.attributes.get("content") or "").strip().lower() in ("true", "1", "yes")
-    disambiguation = marked or tree.css_first(_DISAMBIGUATION) is not None
-    root = tree.css_first(".mw-parser-output") or tree.body
+    disambiguation = marked or bool(look.css(tree.root, _DISAMBIGUATION))
+    root = tree.css_first(_ARTICLE) if _ARTICLE in look.names else None
+    root = root or tree.body
     if root is None:
         return Rendered("", (), (), revision, url, disambiguation)
-    title = _title(tree)
-    for node in root.css(_NO_CONTENT):
+    title = _title(tree, look)
+    for node in look.css(root, _NO_CONTENT):
         node.decompose()
-    links = _links(root, title_of)
-    for node in root.css(_NO_PROSE):
+    links = _links(look.css(root, _LINKS), title_of)
+    for node in look.css(root, _NO_PROSE):
         node.decompose()
-    _simplify(root)
-    return Rendered(title, _sections(root), links, revision, url, disambiguation)
+    _simplify(root, look)
+    return Rendered(title, _sections(look.css(root, _WANTED)), links, revision, url, disambiguation)
 
 
-def _title(tree: LexborHTMLParser) -> str:
+class _Look:
+    """Looks for simple selectors on one page, but only for those that can match anything there.
+
+    Each selector of a query is tried on each node, and of some forty most name what a page does not have.
+    """
+
+    def __init__(self, source: str, tree: LexborHTMLParser) -> None:
+        classes = {node.attributes.get("class") or "" for node in tree.css("[class]")}
+        # Lower case, for the classes of a page without doctype match in any; the parser itself adds p and br.
+        self.names = {"", "p", "br", *map(str.lower, set(_TAG.findall(source)))}
+        self.names |= {f".{name}" for value in classes for name in value.lower().split()}
+
+    def css(self, root: LexborNode | None, selectors: Selectors) -> list[LexborNode]:
+        """What ``root.css`` finds for these selectors."""
+        wanted = ",".join([selector for selector, name in selectors if name in self.names])
+        return root.css(wanted) if root is not None and wanted else []
+
+
+def _title(tree: LexborHTMLParser, look: _Look) -> str:
     for selector in ("h1", "title"):
-        node = tree.css_first(selector)
+        node = tree.css_first(selector) if selector in look.names else None
         if node is not None and (text := " ".join(node.text().split())):
             return text
     return ""
@@ -101,10 +136,11 @@ def _href(node: LexborNode) -> str:
     return node.attributes.get("href") or ""
 
 
-def _links(root: LexborNode, title_of: Callable[[str], str | None]) -> tuple[str, ...]:
+def _links(nodes: Iterable[LexborNode], title_of: Callable[[str], str | None]) -> tuple[str, ...]:
+    """The articles that headings and links, in order, lead to."""
     outline = Outline()
     links: dict[str, None] = {}
-    for node in root.css("h1, h2, h3, h4, h5, h6, a[href]"):
+    for node in nodes:
         if node.tag != "a":
             outline.heading(int((node.tag or "h2")[1]), node.text())
         elif outline.links_count and (title := title_of(_href(node))):
@@ -112,71 +148,95 @@ def _links(root: LexborNode, title_of: Callable[[str], str | None]) -> tuple[str
     return tuple(links)
 
 
-def _simplify(root: LexborNode) -> None:
+def _simplify(root: LexborNode, look: _Look) -> None:
     """Formulas become their LaTeX, raised text becomes raised characters, line breaks become spaces."""
-    for node in root.css(_FORMULAS):
+    for node in look.css(root, _FORMULAS):
         formula = node if node.tag == "math" else node.css_first("math")
         note = node.css_first("annotation")
         source = (formula.attributes.get("alttext") if formula is not None else None) or (note.text() if note else "")
         node.replace_with(latex(_DISPLAY_STYLE.sub(r"\1", (source or node.text()).strip())))
-    for node in root.css("sup"):
+    for node in look.css(root, _RAISED):
         node.replace_with(superscript(node.text()))
-    for node in root.css("br"):
+    for node in look.css(root, _BREAKS):
         node.replace_with(" ")
 
 
-def _sections(root: LexborNode) -> tuple[Section, ...]:
+def _sections(nodes: Iterable[LexborNode]) -> tuple[Section, ...]:
+    """The prose of headings, paragraphs and items of lists, in order."""
     outline = Outline()
+    places = _Places()
     items: list[str] = []
     last_list: LexborNode | None = None
-    for node in root.css(_WANTED):
+    for node in nodes:
         tag = node.tag or ""
+        is_heading = tag[0] == "h"
+        if outline.in_apparatus and not is_heading:
+            continue
         if tag in _ITEMS:
-            top = _outermost_list(node)
+            top = places.outermost_list(node)
             if items and top != last_list:
-                outline.block("\n".join(items))
+                outline.block(items)
                 items = []
             last_list = top
-            if text := _own_text(node):
-                items.append(text)
+            items.append(_own_text(node))
             continue
-        if _inside_item(node):
+        if places.inside_item(node):
             continue
-        if items:
-            outline.block("\n".join(items))
-            items = []
-        if tag[0] == "h":
-            if tag == "h1":  # the title, which is no section
-                continue
-            outline.heading(int(tag[1]), node.text())
+        outline.block(items)
+        items = []
+        if is_heading:
+            if tag != "h1":  # the title, which is no section
+                outline.heading(int(tag[1]), node.text())
         elif tag != "blockquote" or not _holds_blocks(node):
-            outline.block(" ".join(node.text().split()))
-    if items:
-        outline.block("\n".join(items))
+            outline.block([node.text()])
+    outline.block(items)
     return outline.sections()
 
 
 def _own_text(node: LexborNode) -> str:
     """The text of a list item without the lists inside it."""
-    parts = [child.text() for child in node.iter(include_text=True) if child.tag not in _LISTS]
-    return " ".join("".join(parts).split())
+    return "".join([child.text() for child in node.iter(include_text=True) if child.tag not in _LISTS])
 
 
-def _outermost_list(node: LexborNode) -> LexborNode | None:
-    top: LexborNode | None = None
-    parent = node.parent
-    while parent is not None and parent.tag in (_LISTS | _ITEMS):
-        top, parent = parent, parent.parent
-    return top
+class _Places:
+    """Where nodes stand; found once for all that have the same parent."""
+
+    def __init__(self) -> None:
+        self._in_item: dict[int, bool] = {}
+        self._lists: dict[int, LexborNode | None] = {}
+
+    def inside_item(self, node: LexborNode) -> bool:
+        """Whether the node is part of an item of a list."""
+        parent = node.parent
+        if parent is None:
+            return False
+        if (known := self._in_item.get(parent.mem_id)) is None:
+            known = self._in_item[parent.mem_id] = _is_inside_item(parent)
+        return known
+
+    def outermost_list(self, node: LexborNode) -> LexborNode | None:
+        """The list that an item belongs to, with all lists around it."""
+        parent = node.parent
+        if parent is None:
+            return None
+        if parent.mem_id not in self._lists:
+            self._lists[parent.mem_id] = _outermost_list(parent)
+        return self._lists[parent.mem_id]
 
 
-def _inside_item(node: LexborNode) -> bool:
-    parent = node.parent
-    while parent is not None and parent.tag not in ("body", "section", "html"):
-        if parent.tag in _ITEMS:
+def _is_inside_item(node: LexborNode | None) -> bool:
+    while node is not None and (tag := node.tag) not in ("body", "section", "html"):
+        if tag in _ITEMS:
             return True
-        parent = parent.parent
+        node = node.parent
     return False
+
+
+def _outermost_list(node: LexborNode | None) -> LexborNode | None:
+    top: LexborNode | None = None
+    while node is not None and node.tag in _LISTS_AND_ITEMS:
+        top, node = node, node.parent
+    return top
 
 
 def _holds_blocks(node: LexborNode) -> bool:

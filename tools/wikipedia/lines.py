@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from tools.wikipedia.preparation import END, HEAD, LINE, LINKS, RAW, UNKNOWN
 
 PLACEHOLDER = re.compile(f"{UNKNOWN}(\\d+){END}")
 _MARKERS = re.compile(r"^[*#:;]+")
 QUOTES = re.compile(r"''(?:'(?:'')?)?")
+_CONTENT = re.compile(rf"\w|{RAW}")
 _SWITCH = re.compile(r"__[A-Z]{3,}__")
 _STRAY_TAG = re.compile(
     r"</?(?:div|span|font|center|small|big|ref|references|br|hr|table|tbody|tr|td|th|p|i|b|u|s|em|strong|sub|sup|ul|ol|"
@@ -38,15 +39,19 @@ def blocks_of(flat: str) -> Iterator[tuple[int, str]]:
     is_list = False
     tables = 0
 
-    def flush() -> Iterator[tuple[int, str]]:
-        if lines:
-            yield 0, ("\n" if is_list else " ").join(lines)
-            lines.clear()
+    def flush() -> Iterable[tuple[int, str]]:
+        if not lines:
+            return ()
+        text = ("\n" if is_list else " ").join(lines)
+        lines.clear()
+        return ((0, text),)
 
-    for line in flat.split("\n"):
-        line = line.replace(LINE, "")
+    for line in flat.replace(LINE, "").split("\n"):
         bare = line.strip()
-        if line.startswith(HEAD):
+        if not bare:
+            if not tables:
+                yield from flush()
+        elif line.startswith(HEAD):
             yield from flush()
             tables = 0
             yield int(line[1]), line[2:]
@@ -56,7 +61,7 @@ def blocks_of(flat: str) -> Iterator[tuple[int, str]]:
             tables = max(0, tables - 1)
         elif tables or bare.startswith(("|", LINKS)):
             continue
-        elif not bare or bare.startswith("----"):
+        elif bare.startswith("----"):
             yield from flush()
         elif not _says_something(bare):
             continue
@@ -75,7 +80,11 @@ def blocks_of(flat: str) -> Iterator[tuple[int, str]]:
 
 def _says_something(line: str) -> bool:
     """Whether a line is more than a hatnote, or than templates that stand alone (boxes and notices do)."""
-    return not _HATNOTE.match(line) and bool(re.search(rf"\w|{RAW}", PLACEHOLDER.sub("", QUOTES.sub("", line))))
+    if _HATNOTE.match(line):
+        return False
+    if UNKNOWN in line:
+        line = PLACEHOLDER.sub("", QUOTES.sub("", line))
+    return _CONTENT.search(line) is not None
 
 
 def _item(line: str, marker: str) -> str:
@@ -83,7 +92,7 @@ def _item(line: str, marker: str) -> str:
     return re.sub(r"\s+:\s+|\s+:(?=\S)", ": ", content, count=1) if ";" in marker else content
 
 
-_BROKEN = re.compile(r"[<>\[\]{}]|__")
+_BROKEN = re.compile(r"[<>\[\]{}_](?:(?<!_)|_)")
 _STEPS = (
     (_SWITCH, ""),
     (_STRAY_TAG, ""),

@@ -6,6 +6,8 @@ Wikitext, HTML and TextExtracts all end here, so that an article reads the same 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from functools import lru_cache
 
 from tools.wikipedia.source import Section
 
@@ -25,13 +27,15 @@ _LINK_LISTS = frozenset({"see also", "related articles", "siehe auch", "voir aus
 """Those among them whose links lead to related articles."""
 
 _INVISIBLE = re.compile(r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\ufffc]")
-_SUSPECT_BRACKETS = re.compile(r"[(\[] ?[ ,;:/)\]]|[ ,;][)\]]")
+_SUSPECT_BRACKETS = re.compile(r"[()\[\]](?:(?<=[(\[]) ?[ ,;:/)\]]|(?<=[ ,;][)\]]))")
+"""Begins with one set of characters, so that a search goes from bracket to bracket."""
 _HOLLOW = re.compile(r"(?:^| |(?<=[^\w\s]))[(\[][ ,;:/]*[)\]](?=\W|$)")
 _AFTER_OPENING = re.compile(r"(?<=[(\[])(?: ?[,;:])+ ?|(?<=\() ")
 _BEFORE_CLOSING = re.compile(r"(?: ?[,;])+ ?(?=\))| (?=\))")
 _LOOSE_MARK = re.compile(r" ([,;.])(?= |$)")
 _DOUBLE_COMMA = re.compile(r",(?: ?,)+")
 _WORD = re.compile(r"\w")
+_CONJUNCTION = re.compile(r"\s*(?:,|/|&|\band\b)\s*")
 _RAISED = str.maketrans("0123456789+-−–=()ni", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁻⁼⁽⁾ⁿⁱ")
 _ORDINAL_ENDINGS = frozenset(
     {"st", "nd", "rd", "th", "e", "er", "re", "o", "a", "ème", "tm", "sm", "®", "™", "mo", "me"}
@@ -39,6 +43,10 @@ _ORDINAL_ENDINGS = frozenset(
 _LATEX_SPACING = re.compile(
     r"\\(?:displaystyle|textstyle|scriptstyle|limits|!|,|;|:|quad|qquad|left|right)(?![a-zA-Z])|~"
 )
+
+
+_SHORT_HEADING = 200
+"""Characters; longer headings are rare, and not worth the memory."""
 
 
 class Outline:
@@ -65,18 +73,17 @@ class Outline:
         self._close()
         while self._headings and self._headings[-1][0] >= level:
             self._headings.pop()
-        name = tidy(title).strip(" :")
+        name, is_apparatus = (_named if len(title) <= _SHORT_HEADING else _named.__wrapped__)(title)
         self._headings.append((level, name or "…"))
         if self._apparatus_level and level > self._apparatus_level:
             return
-        self._apparatus_level = level if _is_apparatus(name) else 0
+        self._apparatus_level = level if is_apparatus else 0
 
-    def block(self, text: str) -> None:
-        """A paragraph, or a list with one item a line. Blocks without a word are dropped."""
+    def block(self, lines: Iterable[str]) -> None:
+        """A paragraph, which is one line, or the items of a list. What has no word is dropped."""
         if self._apparatus_level:
             return
-        lines = [tidy(line) for line in text.split("\n")]
-        kept = "\n".join(line for line in lines if _WORD.search(line))
+        kept = "\n".join([line for line in map(tidy, lines) if _WORD.search(line)])
         if kept:
             self._blocks.append(kept)
 
@@ -92,21 +99,30 @@ class Outline:
             self._blocks = []
 
 
+@lru_cache(maxsize=512)
+def _named(title: str) -> tuple[str, bool]:
+    """A heading's text, and whether no prose stands under it; most articles share a few headings."""
+    name = tidy(title).strip(" :")
+    return name, _is_apparatus(name)
+
+
 def _is_apparatus(name: str) -> bool:
     bare = name.casefold().strip(" .:")
-    parts = re.split(r"\s*(?:,|/|&|\band\b)\s*", bare)
-    return bare in _APPARATUS or all(part in _APPARATUS for part in parts)
+    return bare in _APPARATUS or all(part in _APPARATUS for part in _CONJUNCTION.split(bare))
 
 
 def tidy(text: str) -> str:
     """One line of prose: single spaces, no invisible characters, no brackets left hollow by what was taken out."""
-    text = " ".join((text if text.isascii() else _INVISIBLE.sub("", text)).split())
-    if _SUSPECT_BRACKETS.search(text):
+    text = text.strip()
+    # Printable text has no white space but spaces, and of the invisible characters only the object replacement.
+    if not text.isprintable() or "  " in text or "\ufffc" in text:
+        text = " ".join(_INVISIBLE.sub("", text).split())
+    if (")" in text or "(" in text or "]" in text or "[" in text) and _SUSPECT_BRACKETS.search(text):
         text = _BEFORE_CLOSING.sub("", _AFTER_OPENING.sub("", text))
         text = _HOLLOW.sub("", text)  # ``f()`` is a name and stays: no space before it
-    if " ," in text or " ;" in text or " ." in text:
+    if (comma := " ," in text) or " ." in text or (";" in text and " ;" in text):
         text = _LOOSE_MARK.sub(r"\1", text)
-    if ",," in text or ", ," in text:
+    if ",," in text or (comma and ", ," in text):
         text = _DOUBLE_COMMA.sub(",", text)
     return text.strip()
 

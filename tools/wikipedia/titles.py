@@ -34,6 +34,8 @@ def clean_title(title: str) -> str:
 
     The case of the first letter is left to the wiki, for some wikis distinguish it.
     """
+    if title.isascii():
+        return " ".join(title.partition("#")[0].replace("_", " ").split()).removeprefix(":").strip()
     text = _BIDI_MARKS.sub("", unicodedata.normalize("NFC", title))
     text = text.partition("#")[0]
     return _SPACES.sub(" ", text).strip().removeprefix(":").strip()

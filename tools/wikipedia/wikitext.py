@@ -10,12 +10,22 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import mwparserfromhell
-from mwparserfromhell import nodes
-from mwparserfromhell.wikicode import Wikicode
+from mwparserfromhell.nodes import HTMLEntity
 
 from tools.wikipedia.balance import balanced_parts
 from tools.wikipedia.lines import PLACEHOLDER, QUOTES, blocks_of, strip_stray
+from tools.wikipedia.markup import (
+    Argument,
+    Code,
+    ExternalLink,
+    Heading,
+    Node,
+    Tag,
+    Template,
+    Wikilink,
+    source,
+    tree_of,
+)
 from tools.wikipedia.preparation import END, HEAD, LINE, MARKUP, PRIVATE, RAW, UNKNOWN, chunks, prepare
 from tools.wikipedia.prose import Outline, latex, superscript
 from tools.wikipedia.site import CATEGORY, FILE, Site
@@ -62,7 +72,7 @@ class Draft:
             if level:
                 outline.heading(level, finished)
             else:
-                outline.block(finished)
+                outline.block(finished.split("\n"))
         return outline.sections()
 
     def _plain(self, expansion: str) -> str:
@@ -98,41 +108,39 @@ class _Reader:
         for level, heading, chunk in chunks(text):
             if level:
                 flat.append(
-                    self._heading(level, "".join(self._flatten(_parse(part)) for part in balanced_parts(heading)))
+                    self._heading(level, "".join(self._flatten(tree_of(part)) for part in balanced_parts(heading)))
                 )
             if not self._outline.in_apparatus or self._outline.links_count:
-                flat += [self._flatten(_parse(part)) for part in balanced_parts(chunk)]
+                flat += [self._flatten(tree_of(part)) for part in balanced_parts(chunk)]
         blocks, used = self._finish("".join(flat))
         links = tuple(link for link in self._links if link != self._title)
         return Draft(blocks, links, used, marks_disambiguation(text), self._site)
 
     # Nodes to flat text: one line a paragraph or list item, headings and unknown templates marked.
 
-    def _flatten(self, code: Wikicode) -> str:
-        return "".join(self._node(node) for node in code.nodes)
+    def _flatten(self, code: Code) -> str:
+        return "".join([node if isinstance(node, str) else self._node(node) for node in code])
 
-    def _node(self, node: nodes.Node) -> str:
+    def _node(self, node: Node) -> str:
         match node:
-            case nodes.Text():
-                return str(node.value)
-            case nodes.Wikilink():
+            case Wikilink():
                 return self._wikilink(node)
-            case nodes.Template():
+            case Template():
                 return self._template(node)
-            case nodes.Tag():
+            case Tag():
                 return self._tag(node)
-            case nodes.HTMLEntity():
+            case HTMLEntity():
                 char = node.normalize()
                 return self._keep(char) if char in MARKUP else char
-            case nodes.ExternalLink():
+            case ExternalLink():
                 return self._external_link(node)
-            case nodes.Heading():
+            case Heading():
                 return self._heading(node.level, self._flatten(node.title))
-            case nodes.Argument():
+            case Argument():
                 return self._flatten(node.default) if node.default is not None else ""
         return ""
 
-    def _mute(self, code: Wikicode | None) -> None:
+    def _mute(self, code: Code | None) -> None:
         """Read for the links only."""
         if code is not None:
             self._muted += 1
@@ -149,8 +157,8 @@ class _Reader:
         self._outline.heading(level, plain)
         return f"\n{HEAD}{level}{plain}\n"
 
-    def _wikilink(self, node: nodes.Wikilink) -> str:
-        target = str(node.title).strip()
+    def _wikilink(self, node: Wikilink) -> str:
+        target = source(node.title).strip()
         explicit = target.startswith(":")
         bare = target.removeprefix(":").strip()
         namespace = self._site.namespace_of(bare)
@@ -170,24 +178,26 @@ class _Reader:
         if title and not why_invalid(title) and not self._site.is_interwiki(title):
             self._links.setdefault(title if self._site.keeps_first_letter else upper_first(title))
 
-    def _external_link(self, node: nodes.ExternalLink) -> str:
+    def _external_link(self, node: ExternalLink) -> str:
         if node.title is not None:
             return self._flatten(node.title)
-        return "" if node.brackets else self._keep(str(node.url))
+        return "" if node.brackets else self._keep(source(node.url))
 
-    def _template(self, node: nodes.Template) -> str:
-        name = canonical_name(str(node.name))
+    def _template(self, node: Template) -> str:
+        name = canonical_name(source(node.name))
         if is_silent(name):
             if name in _TITLES_AS_ARGUMENTS:
                 for parameter in node.params:
-                    if not parameter.showkey:
-                        self._link(str(parameter.value).partition("{{!}}")[0])
+                    if parameter.name is None:
+                        self._link(source(parameter.value).partition("{{!}}")[0])
             elif not _SOURCES.match(name):
                 for parameter in node.params:
                     self._mute(parameter.value)
             return ""
-        positional = [self._argument(parameter.value) for parameter in node.params if not parameter.showkey]
-        named = {str(param.name).strip(): self._argument(param.value) for param in node.params if param.showkey}
+        positional = [self._argument(param.value) for param in node.params if param.name is None]
+        named = {
+            source(param.name).strip(): self._argument(param.value) for param in node.params if param.name is not None
+        }
         text = spoken(name, (positional, named), self._title)
         if text is not None:
             return text
@@ -195,25 +205,25 @@ class _Reader:
             return ""
         return f"{UNKNOWN}{self._unknown.setdefault(str(node), len(self._unknown))}{END}"
 
-    def _argument(self, value: Wikicode) -> str:
+    def _argument(self, value: Code) -> str:
         return self._restore(self._flatten(value)).strip()
 
-    def _tag(self, node: nodes.Tag) -> str:
-        name = str(node.tag).strip().lower()
+    def _tag(self, node: Tag) -> str:
+        name = source(node.name).strip().lower()
         contents = node.contents
         if name == "table":
             self._mute(contents)
-        if name in _DROPPED_TAGS or (node.attributes and _HIDDEN_STYLE.search("".join(map(str, node.attributes)))):
+        if name in _DROPPED_TAGS or (node.attributes and _HIDDEN_STYLE.search(node.attributes)):
             return ""
         if node.wiki_markup and name in _ITEM_TAGS:
-            return str(node.wiki_markup)
+            return node.wiki_markup
         if name in ("math", "ce", "chem"):
-            return self._keep(latex(PRIVATE.sub("", str(contents))))
+            return self._keep(latex(PRIVATE.sub("", source(contents))))
         if name == "nowiki":
-            return self._keep(PRIVATE.sub("", str(contents)))
+            return self._keep(PRIVATE.sub("", source(contents)))
         if name in ("br", "wbr", "hr"):
             return "\n\n" if name == "hr" else " " if name == "br" else ""
-        inside = self._flatten(contents) if contents is not None else ""
+        inside = self._flatten(contents)
         if name == "sup":
             return superscript(QUOTES.sub("", self._restore(inside)))
         if name in _BLOCK_TAGS:
@@ -240,7 +250,3 @@ class _Reader:
     def _restore(self, text: str) -> str:
         text = text.replace(LINE, "")
         return _RAW_PLACEHOLDER.sub(lambda match: self._raw[int(match[1])], text) if RAW in text else text
-
-
-def _parse(text: str) -> Wikicode:
-    return mwparserfromhell.parse(text, skip_style_tags=True)
