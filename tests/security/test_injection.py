@@ -28,8 +28,6 @@ REACHED = {
     "linked",
     "bridged",
     "summarised[Fogo]",
-    "bridged",
-    "linked",
     "answered",
     "answer_reported",
 }
