@@ -134,11 +134,11 @@ async def torn(sample: Path, closing: AsyncExitStack) -> Callable[..., Torn]:
 
 
 USUAL = ("topics_found", "crawled", "answered", "summarised", "answer_reported")
-KYOTO, CHAOS, DOCTORATE, TEACHER = (CASES[number] for number in (1, 4, 6, 7))
-"""Those whose first step word vectors can find too: quick enough for what does not depend on the embedder."""
+KYOTO, CHAOS = CASES[1], CASES[4]
+"""Word vectors are sure enough of the first step of these; the slow test asks all ten of the real model."""
 
 
-@pytest.mark.parametrize("case", [KYOTO, CHAOS, DOCTORATE, TEACHER], ids=lambda case: str(case.answer))
+@pytest.mark.parametrize("case", [KYOTO, CHAOS], ids=lambda case: str(case.answer))
 async def test_the_second_article_is_read_along_a_link_and_both_are_cited(lumina: Lumina, case: Case) -> None:
     async with lumina() as runner:
         done = await ask(runner, request(case.question))
