@@ -27,7 +27,7 @@ from memory.vectors import open_vectors
 from models.chat import open_chat
 from models.embeddings import Embedder
 from services import chat_config, wiki_source
-from settings import ROOT, Settings
+from settings import ROOT, InvalidSettings, Settings
 from tools.wikipedia.opening import open_source
 
 CHECK_TIMEOUT_S = 30.0
@@ -71,6 +71,12 @@ async def examine(settings: Settings, *, as_json: bool = False) -> bool:
         if because:
             console.print(f"{'':<12} [dim]{escape(because)}[/]", highlight=False, soft_wrap=True)
     return well
+
+
+def print_unreadable(error: InvalidSettings) -> None:
+    """Print as JSON that nothing was looked at, for the settings are wrong."""
+    finding = Finding("none", "nothing else was looked at", state=str(error))
+    print(json.dumps({"status": "degraded", "checks": {"settings": asdict(finding)}}, ensure_ascii=False, indent=2))
 
 
 def _shown(value: Any) -> str:

@@ -126,9 +126,17 @@ def doctor(
         if not probe(url, alive=alive, as_json=as_json):
             raise typer.Exit(1)
         return
-    from commands.doctor import examine
+    from commands.doctor import examine, print_unreadable
+    from settings import InvalidSettings
 
-    carry_out(examine(read_settings(data_dir=data_dir), as_json=as_json))
+    try:
+        settings = read_settings(data_dir=data_dir)
+    except InvalidSettings as error:
+        if not as_json:
+            raise
+        print_unreadable(error)
+        raise typer.Exit(1) from error
+    carry_out(examine(settings, as_json=as_json))
 
 
 def _open_server_logs(settings: Settings, file: Path | None = None) -> None:

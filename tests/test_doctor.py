@@ -54,6 +54,12 @@ async def test_it_says_what_is_used_and_why(tmp_path: Path) -> None:
     assert "secret-word" not in out
 
 
+async def test_settings_that_cannot_be_read_are_json_too(tmp_path: Path) -> None:
+    code, out, err = await doctor("--json", "--data-dir", str(tmp_path), WS_PORT="many")
+    assert (code, err) == (1, "")
+    assert "WS_PORT='many'" in json.loads(out)["checks"]["settings"]["state"]
+
+
 async def test_what_does_not_work_is_named_and_the_rest_still_looked_at(tmp_path: Path) -> None:
     broken = {"REDIS_URL": "redis://:hidden@127.0.0.1:1/0", "OLLAMA_URL": "http://127.0.0.1:1"}
     code, out, err = await doctor("--json", "--data-dir", str(tmp_path), **broken)
