@@ -48,6 +48,16 @@ async def until(client: httpx.AsyncClient, location: str, *wanted: str, **given:
             await asyncio.sleep(0.02)
 
 
+async def dead_again(client: httpx.AsyncClient, before: dict[str, Any]) -> dict[str, Any]:
+    """A dead task when it has been tried once more, however quick the worker is."""
+    async with asyncio.timeout(30):
+        while True:
+            task = await until(client, f"/tasks/{before['id']}", "dead")
+            if task["finished"] != before["finished"]:
+                return task
+            await asyncio.sleep(0.02)
+
+
 class Stuck:
     """An encyclopaedia that answers nobody, and says when it was asked."""
 
@@ -145,17 +155,17 @@ async def test_only_what_ended_without_a_result_is_sent_back(serve: Serve) -> No
     async with serve() as client:
         dead = (await client.post("/tasks", json={"crawl": ["Mandelbort set"]})).headers["location"]
         done = (await client.post("/tasks", json=CRAWL)).headers["location"]
-        await until(client, dead, "dead")
+        ended = await until(client, dead, "dead")
         await until(client, done, "complete")
         again = await client.post(f"{dead}/retry")
-        task = await until(client, dead, "dead")
+        task = await dead_again(client, ended)
         refused = await client.post(f"{done}/retry")
         missing = await client.post("/tasks/nobody/retry")
         crawls = (await client.get("/tasks", params={"kind": "crawl", "status": "dead"})).json()["tasks"]
         asks = (await client.get("/tasks", params={"kind": "ask"})).json()["tasks"]
         unknown = await client.get("/tasks", params={"kind": "dance"})
     assert again.status_code == 202
-    assert again.json()["status"] in ("queued", "running"), "a worker may have taken it already"
+    assert again.json()["id"] == task["id"]
     assert again.headers["location"] == dead
     assert task["attempts"] == 1
     assert refused.status_code == 409
@@ -185,11 +195,11 @@ async def test_the_client_submits_lists_and_sends_back(serve: Serve) -> None:
         tasks = MasterChat("http://lumina", transport=http._transport).tasks
         task = await tasks.submit(crawl=["Mandelbort set"], idempotency_key="k")
         assert (await tasks.submit(crawl=["Mandelbort set"], idempotency_key="k")).id == task.id
-        await until(http, f"/tasks/{task.id}", "dead")
+        ended = await until(http, f"/tasks/{task.id}", "dead")
         assert [one.id for one in (await tasks.list(status="dead", kind="crawl")).tasks] == [task.id]
         assert (await tasks.list(kind="ask")).tasks == []
-        assert (await tasks.retry(task.id)).attempts == 0
-        await until(http, f"/tasks/{task.id}", "dead")
+        assert (await tasks.retry(task.id)).id == task.id
+        assert (await dead_again(http, ended))["attempts"] == 1
         assert (await tasks.cancel(task.id)).status == "dead"
         with pytest.raises(MasterChatError, match="no task nobody") as caught:
             await tasks.get("nobody")
