@@ -200,7 +200,7 @@ async def ask_all(data: Path, cache: Path, *, elsewhere: int, seed: int) -> list
     """All questions with what recall finds, from the cache where it is there."""
     file = cache / "asked.pickle"
     if not file.exists():  # nothing else runs
-        cache.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240
+        cache.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  # nothing else runs
         file.write_bytes(pickle.dumps(await collect(data, elsewhere=elsewhere, seed=seed)))
     asked: list[Asked] = pickle.loads(file.read_bytes())  # written by this script
     return asked

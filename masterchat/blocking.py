@@ -39,7 +39,7 @@ class _Loop:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
-        except BaseException:
+        except BaseException:  # Ctrl-C too ends what runs on the other thread; it passes on
             future.cancel()
             raise
 

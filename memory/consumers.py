@@ -234,8 +234,7 @@ class Consumer:
             await self._handler(batch)
         except NOT_READY:
             raise
-        except Exception as error:
-            # The handler is another's code and may raise anything; whatever it is, the stream must go on.
+        except Exception as error:  # the handler is another's code and may raise anything; the stream must go on
             if len(batch) == 1:
                 failed.append((batch[0], error))
                 return

@@ -41,7 +41,7 @@ def open_file(path: Path, memory_limit: str) -> DuckDBPyConnection:
             connection.execute("SET GLOBAL TimeZone = 'UTC'")
             _migrate(connection, path)
             connection.execute("SET GLOBAL lock_configuration = true")
-        except BaseException:
+        except BaseException:  # whatever it is passes on, and leaves no lock behind
             connection.close()
             raise
         return connection

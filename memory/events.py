@@ -102,7 +102,7 @@ class EventStore:
         store = cls(Path(path), memory_limit)
         try:
             await store._write(store._connect)
-        except BaseException:
+        except BaseException:  # whatever it is, cancellation too, passes on and leaves nothing open
             await store.close()
             raise
         return store

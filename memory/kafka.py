@@ -190,7 +190,7 @@ class KafkaForwarder:
         )
         try:
             await producer.start()
-        except BaseException:
+        except BaseException:  # whatever it is, cancellation too, passes on and leaves nothing open
             await producer.stop()
             raise
         return producer

@@ -87,7 +87,7 @@ class QdrantEdgeStore:
         store = cls(path, dimensions=dimensions, optimize_from_points=optimize_from_points)
         try:
             await store._run(lambda: store._open(model, payload_indexes))
-        except BaseException:
+        except BaseException:  # whatever it is, cancellation too, passes on and leaves nothing open
             await store.aclose()
             raise
         return store
@@ -177,8 +177,8 @@ class QdrantEdgeStore:
             raise VectorStoreError(f"vector store {self._path} is closed: open it again with open_vectors()")
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, call)
-        except Exception as error:
-            if type(error) is not Exception:  # the engine raises nothing more precise; all else passes
+        except Exception as error:  # the engine raises nothing more precise
+            if type(error) is not Exception:  # all else passes
                 raise
             why = f"vector store {self._path}: {error}; is the disk full or the folder damaged?"
             raise VectorStoreError(why) from error

@@ -82,7 +82,7 @@ class QdrantServerStore:
             await store._check(model)
             for key in (PENDING_KEY, *(f"{METADATA_KEY}.{name}" for name in payload_indexes)):
                 await store._ask(client.create_payload_index(collection, key, qm.PayloadSchemaType.KEYWORD))
-        except BaseException:
+        except BaseException:  # whatever it is, cancellation too, passes on and leaves nothing open
             await store.aclose()
             raise
         return store

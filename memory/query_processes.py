@@ -92,7 +92,7 @@ class RunningQuery:
             if self._stopped:
                 raise InvalidQuery("the query was stopped: ask again later")
             answer = child.ask(request, self._rows)
-        except BaseException:
+        except BaseException:  # whatever it is passes on, and leaves no process behind
             child.end()
             raise
         if answer:

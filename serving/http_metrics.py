@@ -88,7 +88,7 @@ class CountRequests:
 
         try:
             await self._app(scope, receive, sending)
-        except Exception:
+        except Exception:  # it passes on; only its status is counted
             status = 500 if status == CLIENT_LEFT else status
             raise
         finally:

@@ -159,7 +159,7 @@ def test_no_folder_and_no_text_are_named_too(tmp_path: Path, data: Path) -> None
 
 
 async def test_figures_are_written_and_drawn(lumina: Lumina, data: Path, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="matplotlib draws it; it is not there")
     read = read_squad(data)
     async with lumina() as runner:
         await index(runner.context, read, lambda done: None)

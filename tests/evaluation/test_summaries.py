@@ -194,7 +194,7 @@ def test_a_list_of_titles_is_read(tmp_path: Path) -> None:
 
 
 def test_figures_are_written_and_drawn(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="matplotlib draws it; it is not there")
     ours, lead = [outcome(0.4)], [outcome(0.3)]
     systems = {"Lumina": figures(ours, lead), "lead-3": figures(lead, lead)}
     write_json(tmp_path / "summaries.json", {"seed": 1}, systems, {"Lumina": ours, "lead-3": lead})

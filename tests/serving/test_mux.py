@@ -88,7 +88,6 @@ def serve(lumina: Lumina, tmp_path: Path) -> Any:
             config.ws_max_size = MAX_MESSAGE_BYTES
             config.timeout_graceful_shutdown = 1
             server = uvicorn.Server(config)
-            server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
             listening = socket.create_server(("127.0.0.1", 0))
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)  # so that a stuck client is seen soon
             serving = asyncio.create_task(server._serve([listening]))
