@@ -238,8 +238,13 @@ async def test_the_same_question_gives_the_same_walk_and_answer(lumina: Lumina) 
     async with lumina() as runner:
         one = await ask(runner, request(CHAOS.question, owner="a"), "a")
         other = await ask(runner, request(CHAOS.question, owner="b"), "b")
-    assert one["chain"] == other["chain"]
+    assert chosen(one) == chosen(other)
     assert one["report"]["answer"]["answer"] == other["report"]["answer"]["answer"]
+
+
+def chosen(done: dict[str, Any]) -> list[str]:
+    """The ways of a walk, without the waits for the indexer: one is left out when the indexer was there before."""
+    return [way for way in ways(done) if way not in {"searchable.text", "bridged.text"}]
 
 
 async def test_a_good_model_may_phrase_it_from_both_articles(lumina: Lumina) -> None:
