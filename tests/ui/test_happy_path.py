@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from playwright.async_api import Locator, Page, expect
+from playwright.async_api import Locator, Page, Route, expect
 
 Live = Callable[..., AbstractAsyncContextManager[str]]
 Alone = Callable[[str], AbstractAsyncContextManager[str]]
@@ -198,6 +198,33 @@ async def test_nothing_is_missing_after_the_connection_was_cut(site: Any, open_p
     await watcher.fill("#graph-search", title)
     await expect(watcher.locator("#graph-found button").filter(has_text=title).first).to_have_text(title)
     await wire.cut()
+
+
+@pytest.mark.parametrize("view", ["graph", "tasks"])
+async def test_what_happens_while_a_view_opens_is_not_missing(site: Any, open_page: OpenPage, view: str) -> None:
+    page = await open_page(site)
+    title = f"Written while the view opens {uuid.uuid4()}"
+    happened = asyncio.Event()
+
+    async def later(route: Route) -> None:
+        await happened.wait()
+        await route.continue_()
+
+    await page.route("**/events/stream*", later)
+    async with page.expect_request("**/events/stream*"):
+        await page.click(f"nav a[href='#/{view}']")
+    async with httpx.AsyncClient(base_url=site.url, headers=site.headers, timeout=60) as other:
+        if view == "graph":
+            await other.post("/nodes", json={"title": title})
+        else:
+            await other.post("/tasks", json={"kind": "crawl", "topics": [title]})
+    happened.set()
+    if view == "graph":
+        await expect(page.locator("#graph-size")).to_contain_text(re.compile(r"[1-9]\d* node"))
+        await page.fill("#graph-search", title)
+        await expect(page.locator("#graph-found button").filter(has_text=title).first).to_be_visible()
+    else:
+        await expect(page.locator("#tasks-list")).to_contain_text(title)
 
 
 async def test_nothing_is_missing_after_the_server_has_begun_anew(live: Live, open_page: OpenPage, site: Any) -> None:

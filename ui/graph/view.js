@@ -1,7 +1,7 @@
 /** The knowledge graph: what is there, and what comes in while a crawl runs. */
 
 import { get, query } from "../net/api.js";
-import { listen } from "../net/mux.js";
+import { listen, told } from "../net/mux.js";
 import { announce, by, button, make } from "../page/elements.js";
 import { shortcut } from "../page/shortcuts.js";
 import { rename } from "../page/views.js";
@@ -61,6 +61,7 @@ class GraphView {
     const note = by("graph-note");
     note.textContent = "loading …";
     try {
+      await told();
       const graph = await get(`/graph${query({ format: "json", limit: MOST })}`);
       for (const node of graph.nodes) this.store.addNode(node);
       for (const edge of graph.edges) this.store.addEdge(edge);

@@ -16,11 +16,12 @@ const LONGEST_WAIT_MS = 10_000;
  * @param {(kind: string, data: any, id: string | null) => boolean | void} options.take true ends it
  * @param {AbortSignal} options.signal
  * @param {(response: Response) => void} [options.begun]
+ * @param {() => void} [options.placed] the stream has told its place: what happens from here on is told
  * @param {string | null} [options.lastId]
  * @param {boolean} [options.eager] a refusal of the first request is an error, whatever it is
  * @throws {Refused} when asking again would not help
  */
-export async function follow({ name, ask, take, signal, begun = () => {}, lastId = null, eager = false }) {
+export async function follow({ name, ask, take, signal, begun = () => {}, placed = () => {}, lastId = null, eager = false }) {
   let wait = FIRST_WAIT_MS;
   try {
     while (!signal.aborted) {
@@ -43,6 +44,7 @@ export async function follow({ name, ask, take, signal, begun = () => {}, lastId
             wait = FIRST_WAIT_MS;
             const ended = text !== null && take(kind, JSON.parse(text), id);
             lastId = id ?? lastId;
+            if (lastId !== null) placed();
             if (ended) return;
           }
         } finally {

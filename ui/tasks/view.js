@@ -1,7 +1,7 @@
 /** Tasks: the list, how far each is, and what can be done with it. */
 
 import { get, query, send, unique } from "../net/api.js";
-import { listen } from "../net/mux.js";
+import { listen, told } from "../net/mux.js";
 import { announce, by } from "../page/elements.js";
 import { TaskRow } from "./row.js";
 
@@ -54,6 +54,7 @@ class TasksView {
     const list = by("tasks-list");
     by("tasks-note").textContent = this.rows.size ? "" : "loading …";
     try {
+      await told();
       const page = await get(`/tasks${query({ status: by("tasks-status").value, cursor, limit: 50 })}`);
       if (own !== this.#latest) return;
       if (!cursor) {
