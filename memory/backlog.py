@@ -123,6 +123,8 @@ class Backlog:
         asked = order_of(after)  # everything before this is here, or was asked for
         while True:
             first, entries = await self._page(stream, after, until)
+            if first is None and self._events is not None and stream in STORED:
+                first = _next(await self.last_id(stream))  # all of it was trimmed: what it had ends before this
             if first is None or order_of(first) <= asked:
                 if entries:
                     after = entries[-1].id
@@ -171,6 +173,12 @@ class Backlog:
             for id_, ts, type_, agent, task_id, data in rows
             if isinstance(data, dict)
         ]
+
+
+def _next(id_: str) -> str:
+    """The least id after this one."""
+    milliseconds, _, number = id_.partition("-")
+    return f"{milliseconds}-{int(number) + 1}"
 
 
 def _merged(waiting: Mapping[str, deque[Followed]], unfinished: Mapping[str, Any]) -> list[Followed]:

@@ -93,6 +93,7 @@ class FollowResponse(StreamingResponse):
         *,
         greeting: str = "events",
         ends: Callable[[Notice], bool] = lambda told: False,
+        grace_s: float = DROP_GRACE_S,
     ) -> None:
         """Take who follows.
 
@@ -100,8 +101,9 @@ class FollowResponse(StreamingResponse):
             following: Opened when the response begins.
             greeting: The comment at the beginning.
             ends: Looks at what was sent; the stream ends after what it says yes to.
+            grace_s: How long one who was dropped may take to receive what is on its way.
         """
-        self._following, self._greeting, self._ends = following, greeting, ends
+        self._following, self._greeting, self._ends, self._grace_s = following, greeting, ends, grace_s
         self._streaming: asyncio.Task[None] | None = None
         super().__init__((), headers=SSE_HEADERS)
 
@@ -117,7 +119,7 @@ class FollowResponse(StreamingResponse):
     def _dropped(self) -> None:
         """One that is stuck in sending is waited for a little, so that one that is only slow learns the reason."""
         if self._streaming:
-            asyncio.get_running_loop().call_later(DROP_GRACE_S, self._streaming.cancel)
+            asyncio.get_running_loop().call_later(self._grace_s, self._streaming.cancel)
 
     async def _stream(self, send: Send) -> None:
         async with aclosing(self._body()) as body:

@@ -242,6 +242,24 @@ async def test_what_was_trimmed_is_a_gap_or_comes_from_the_event_store(redis: Re
             assert (await first(follower, Gap)).first == ids[-1]
 
 
+async def test_what_a_stream_had_before_it_was_emptied_comes_from_the_event_store(redis: Redis, tmp_path: Path) -> None:
+    streams = Streams(redis)
+    ids = await streams.publish([made(number) for number in range(5)])
+    async with open_events(tmp_path / "events.duckdb") as events, running(FanOut(redis, events=events)) as fan_out:
+        entries = await streams.tail(GRAPH_STREAM, count=5)
+        await events.append([(GRAPH_STREAM, entry.id, entry.event) for entry in entries])
+        await redis.xtrim(GRAPH_STREAM, maxlen=0, approximate=False)
+        async with fan_out.follow(subscribed((GRAPH_STREAM,)), {GRAPH_STREAM: ids[1]}) as follower:
+            found = await told(follower, lambda found: len(found) >= 3)
+        await streams.publish([made(5)])
+        async with fan_out.follow(subscribed((GRAPH_STREAM,)), {GRAPH_STREAM: ids[1]}) as follower:
+            later = await told(follower, lambda found: len(found) >= 4)
+        async with fan_out.follow(subscribed((TASKS_STREAM,)), {TASKS_STREAM: "0-0"}) as follower:
+            assert isinstance(await first(follower, CaughtUp), CaughtUp)
+    assert numbers(found) == [2, 3, 4]
+    assert numbers(later) == [2, 3, 4, 5]
+
+
 async def test_a_redis_that_restarts_is_waited_for_and_nothing_is_missing(tmp_path: Path) -> None:
     def server() -> ValkeyServer:
         files = {"data_dir": tmp_path, "unix_socket_path": tmp_path / "s"}

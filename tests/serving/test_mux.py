@@ -16,14 +16,18 @@ import httpx
 import pytest
 import uvicorn
 import websockets
+from redis.asyncio import Redis
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from graphs.runs import Runner
-from memory.followed import EVENT_TYPES
+from memory.fan_out import FanOut
+from memory.followed import EVENT_TYPES, Filter
 from memory.keys import GRAPH_STREAM, PLANNER_STREAM, TASKS_STREAM
 from memory.streams import Event
+from memory.subscriptions import Subscription
 from memory.tasks import TaskQueue
 from server import MAX_MESSAGE_BYTES, create_app
+from serving.frames import FollowResponse, encode_sse
 from settings import load_settings
 
 Lumina = Callable[..., AbstractAsyncContextManager[Runner]]
@@ -416,3 +420,26 @@ def test_every_type_of_the_query_sheet_can_be_asked_for() -> None:
     listed = {row.split("`")[1] for row in rows if row.startswith("| `")}
     assert listed <= set(EVENT_TYPES)
     assert GRAPH_STREAM
+
+
+async def test_a_client_that_was_dropped_and_takes_nothing_is_cut_off(redis: Redis) -> None:
+    stuck = asyncio.Event()
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.Event().wait()
+        raise AssertionError("it stays")
+
+    async def send(message: Any) -> None:
+        if message.get("body", b"").startswith(b": live"):
+            stuck.set()
+            await asyncio.Event().wait()
+
+    fan_out = FanOut(redis)
+    wanted = Subscription(Filter((GRAPH_STREAM,), "local"), encode_sse)
+    response = FollowResponse(fan_out.follow(wanted, {GRAPH_STREAM: "0-0"}), grace_s=0.01)
+    answering = asyncio.create_task(response({"type": "http"}, receive, send))
+    async with asyncio.timeout(60):
+        await stuck.wait()
+        fan_out.close("the server stops")
+        await answering
+    assert not fan_out.followers
