@@ -272,7 +272,7 @@ async def test_a_source_that_is_down_is_one_clear_line(lumina: Lumina) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(500)
 async def test_the_whole_with_the_real_models(lumina: Lumina) -> None:
     async with lumina(chat=None, embedder=None) as runner:
         done = await ask(runner)

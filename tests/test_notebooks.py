@@ -42,7 +42,7 @@ async def test_it_runs_and_shows_what_it_speaks_of(
     for name in ("REDIS_URL", "QDRANT_URL"):
         monkeypatch.delenv(name, raising=False)
     notebook = cast(Any, nbformat).read(path, as_version=4)
-    await NotebookClient(notebook, timeout=100, kernel_name="python3").async_execute(cwd=str(ROOT))
+    await NotebookClient(notebook, timeout=250, kernel_name="python3").async_execute(cwd=str(ROOT))
     shown = json.dumps([output for cell in code_cells(notebook) for output in cell.outputs], ensure_ascii=False)
     for words in SEEN.get(path.stem, []):
         assert words in shown, shown[-3_000:]

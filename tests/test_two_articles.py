@@ -265,7 +265,7 @@ async def test_words_that_leave_a_step_out_or_invent_are_not_shown(lumina: Lumin
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(500)
 async def test_with_the_real_models_each_is_answered_from_both_articles(lumina: Lumina) -> None:
     wrong = {}
     async with lumina(chat=None, embedder=None) as runner:
@@ -279,7 +279,7 @@ async def test_with_the_real_models_each_is_answered_from_both_articles(lumina: 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(500)
 async def test_with_the_real_models_one_article_is_enough_for_the_others(lumina: Lumina) -> None:
     async with lumina(chat=None, embedder=None) as runner:
         walks = {}

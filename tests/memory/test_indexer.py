@@ -167,7 +167,7 @@ async def test_running_embeds_what_was_left_and_what_comes(vectors: QdrantEdgeSt
     await indexer.handle([entry(*map(passage, range(1, BATCH + 10)))])
     await noted.wait_for(BATCH + 10)
     stop.set()
-    await asyncio.wait_for(running, 5)
+    await asyncio.wait_for(running, 60)
 
     assert await vectors.pending(10) == []
 

@@ -84,7 +84,7 @@ def engine(request: pytest.FixtureRequest) -> Any:
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while not await condition():
             await asyncio.sleep(0.01)
 

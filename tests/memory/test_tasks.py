@@ -77,7 +77,7 @@ async def test_an_empty_queue_gives_nothing_and_a_waiting_worker_is_woken(queue:
     waiting = asyncio.create_task(queue.claim("worker-1", KINDS, block_ms=20_000))
     await asyncio.sleep(0.05)
     task = await submit(queue)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(15):
         lease = await waiting
     assert lease is not None
     assert lease.task.id == task.id
@@ -374,7 +374,7 @@ async def test_cancelling_a_running_task_stops_its_body_and_refuses_its_result(r
     running = asyncio.create_task(run())
     await entered.wait()
     await queue.cancel(task.id)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(60):
         with pytest.raises(TaskCancelled, match=task.id):
             await running
     assert unwound

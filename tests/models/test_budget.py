@@ -62,7 +62,7 @@ async def test_a_leaked_reservation_expires_on_the_servers_clock(redis: Redis) -
     leaked = await account.reserve("run", 100 * CENT)
     with pytest.raises(BudgetExceeded):
         await account.reserve("run", CENT)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while True:
             try:
                 await account.reserve("run", CENT)

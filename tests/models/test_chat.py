@@ -252,7 +252,7 @@ async def test_leaving_a_stream_closes_the_connection(api: Api, config: ChatConf
     api.hold_after = 1
     async with open_chat(config) as chat:
         reading = asyncio.create_task(chat.ainvoke("Name a colour."))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not api.bodies:
                 await asyncio.sleep(0.005)
             reading.cancel()

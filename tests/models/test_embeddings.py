@@ -209,7 +209,7 @@ async def test_concurrent_first_callers_load_the_model_once(redis: Redis) -> Non
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.001)
 

@@ -21,7 +21,7 @@ Alone = Callable[[str], AbstractAsyncContextManager[str]]
 
 
 async def test_files_are_the_consoles_own_with_its_policy_and_no_browser_keeps_them(console_alone: Alone) -> None:
-    async with console_alone("http://127.0.0.1:9") as url, httpx.AsyncClient(base_url=url) as browser:
+    async with console_alone("http://127.0.0.1:9") as url, httpx.AsyncClient(base_url=url, timeout=60) as browser:
         for path, file in (("/", "index.html"), ("/ui/main.js", "main.js"), ("/ui/styles/base.css", "styles/base.css")):
             response = await browser.get(path)
             assert response.text == (UI / file).read_text()
@@ -72,7 +72,7 @@ async def test_streams_are_told_as_they_come(live: Live, console_alone: Alone) -
 
 
 async def test_pages_of_other_sites_and_names_that_point_here_are_refused(live: Live, console_alone: Alone) -> None:
-    async with live() as server, console_alone(server) as url, httpx.AsyncClient(base_url=url) as browser:
+    async with live() as server, console_alone(server) as url, httpx.AsyncClient(base_url=url, timeout=60) as browser:
         other = {"Origin": "http://elsewhere.example"}
         assert (await browser.post("/nodes", json={"title": "Bad"}, headers=other)).status_code == 403
         assert (await browser.get("/tasks", headers={"Host": "elsewhere.example"})).status_code == 421
@@ -94,7 +94,7 @@ async def test_a_websocket_is_refused_as_the_server_refuses_it(live: Live, conso
 
 
 async def test_without_the_server_the_page_is_there_and_says_where_it_looked(console_alone: Alone) -> None:
-    async with console_alone("http://127.0.0.1:9") as url, httpx.AsyncClient(base_url=url) as browser:
+    async with console_alone("http://127.0.0.1:9") as url, httpx.AsyncClient(base_url=url, timeout=60) as browser:
         assert (await browser.get("/")).status_code == 200
         response = await browser.get("/tasks")
         assert response.status_code == 502

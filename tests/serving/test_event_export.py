@@ -96,7 +96,7 @@ async def test_a_process_without_the_store_says_so(store: EventStore) -> None:
 def lumina(data: Path, *args: str, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "DATA_DIR": str(data), "PYTHONPATH": str(ROOT), **variables}
     command = [sys.executable, str(ROOT / "cli.py"), *args]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=250)
 
 
 @pytest.mark.slow
@@ -113,13 +113,13 @@ async def test_the_commands_work_beside_a_server_and_without_one(tmp_path: Path)
         return await asyncio.to_thread(lumina, data, *args, **variables)
 
     try:
-        async with asyncio.timeout(100):
+        async with asyncio.timeout(250):
             assert b"serves" in await server.stdout.readline()
         async with httpx.AsyncClient(base_url="http://127.0.0.1:18473", timeout=60) as client:
             for headers, titles in ((ADA, "AB"), (BOB, "ABC")):
                 nodes = {"nodes": [{"title": title} for title in titles]}
                 assert (await client.post("/nodes", json=nodes, headers=headers)).status_code == 201
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while True:  # until the events have been taken in
                     sql = {"sql": "SELECT count(*) FROM nodes"}
                     rows = (await client.post("/events/query", json=sql, headers=BOB)).json()["rows"]

@@ -108,7 +108,7 @@ async def test_a_batch_runs_every_input_on_a_thread_of_its_own(serve: Serve, rem
     async with serve(answers=["Hi."]) as url:
         said = await remote(url).abatch([HELLO, ASK])
         in_a_thread = await asyncio.to_thread(remote(url).batch, [HELLO])
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=60) as client:
             refused = await client.post(
                 f"{url}/runnables/masterchat/batch",
                 json={"inputs": [HELLO, HELLO], "config": {"configurable": {"thread_id": "one"}}},
@@ -149,7 +149,7 @@ async def test_what_is_written_belongs_to_the_key_whatever_the_body_says(serve: 
         forged = {"configurable": {"__caller": {"owner": "ada"}}}
         with pytest.raises(httpx.HTTPStatusError, match="crawl it first"):
             await remote(url, "summarise", "k2").ainvoke(summary, forged)
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=60) as client:
             anonymous = await client.get(f"{url}/runnables/crawl/playground/")
     assert len(read["titles"]) == 2
     assert "Julia" in mine["text"]
@@ -224,7 +224,7 @@ REFUSED: list[tuple[str, Any, int, str]] = [
 
 
 async def test_a_wrong_input_is_a_problem_document_that_says_what_is_accepted(serve: Serve) -> None:
-    async with serve() as url, httpx.AsyncClient(base_url=f"{url}/runnables") as client:
+    async with serve() as url, httpx.AsyncClient(base_url=f"{url}/runnables", timeout=60) as client:
         for path, body, status, words in REFUSED:
             response = await client.post(path, content=json.dumps(body), headers={"Content-Type": "application/json"})
             case = f"{path} {str(body)[:80]}: {response.text}"
@@ -290,7 +290,7 @@ async def test_a_client_that_goes_away_ends_its_run(serve: Serve, name: str) -> 
             source.asked.clear()
             source.left.clear()
             body = {"inputs": [input_]} if verb == "batch" else {"input": input_}
-            async with httpx.AsyncClient() as client:
+            async with httpx.AsyncClient(timeout=60) as client:
                 call = asyncio.create_task(client.post(f"{url}/runnables/{name}/{verb}", json=body, timeout=60))
                 await asyncio.wait_for(source.asked.wait(), 30)
                 call.cancel()
@@ -302,7 +302,7 @@ async def test_a_client_that_goes_away_ends_its_run(serve: Serve, name: str) -> 
 async def test_another_application_has_its_own_routes_and_both_live_in_one_process(
     serve: Serve, remote: Remote, lumina: Lumina, tmp_path: Path
 ) -> None:
-    async with serve(goal_file=KITCHEN) as url, httpx.AsyncClient(base_url=f"{url}/runnables") as client:
+    async with serve(goal_file=KITCHEN) as url, httpx.AsyncClient(base_url=f"{url}/runnables", timeout=60) as client:
         shipped = create_app(load_settings(data_dir=tmp_path / "other", redis_url=None))
         bought = await remote(url, "pantry").ainvoke({"dish": "pancakes", "shop": True})
         with pytest.raises(httpx.HTTPStatusError, match="no milk and no flour") as missing:
@@ -327,7 +327,7 @@ async def test_another_application_has_its_own_routes_and_both_live_in_one_proce
 
 
 async def test_forms_ask_for_no_owner_and_know_no_null(serve: Serve) -> None:
-    async with serve() as url, httpx.AsyncClient(base_url=f"{url}/runnables") as client:
+    async with serve() as url, httpx.AsyncClient(base_url=f"{url}/runnables", timeout=60) as client:
         for name in ("masterchat", "crawl", "summarise", "qa", "orchestrator"):
             schema = (await client.get(f"{name}/input_schema")).json()
             assert not {"owner", "carry"} & set(schema["properties"])

@@ -59,7 +59,7 @@ class App:
             "headers": spelled,
         }
         scope |= {"query_string": query.encode(), "asgi": {"version": "3.0", "spec_version": "2.3"}, "root_path": ""}
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await self._asgi(
                 {**scope, "scheme": "http", "server": ("lumina", 80), "http_version": "1.1"}, receive, send
             )

@@ -157,7 +157,7 @@ async def test_a_run_to_which_nobody_comes_back_is_stopped_with_its_model(live: 
     ):
         model.let(5)
         first = await begin(client, 5)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await model._stopped.wait()
         assert len(model._said) == 5
         model.let(100)
@@ -193,13 +193,13 @@ async def test_a_run_in_the_background_goes_on_alone(live: Live) -> None:
 async def test_a_client_that_waits_for_json_and_goes_away_ends_its_run(live: Live) -> None:
     model = Speaker()
     async with live(chat=Chat.from_model(model), logs=SHORT) as url:
-        async with httpx.AsyncClient(base_url=url) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
             model.let(3)
             asked = asyncio.create_task(client.post("/chat", json={"message": "Hi"}, timeout=30))
             await until(lambda: len(model._said) == 3)
             asked.cancel()
             await asyncio.wait({asked})
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await model._stopped.wait()
 
 
@@ -276,7 +276,7 @@ async def test_a_cancelled_run_stops_at_once_and_says_so(live: Live) -> None:
             await until(lambda: len(model._said) == 2)
             task_id = response.headers["content-location"].split("/")[-2]
             assert (await client.delete(f"/masterchat/chat/{task_id}")).status_code == 204
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await following
         assert (await client.delete(f"/masterchat/chat/{task_id}")).status_code == 204
     assert model._stopped.is_set()

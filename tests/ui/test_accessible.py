@@ -51,7 +51,7 @@ async def filled(site: Any) -> dict[str, str]:
         return {"chat": answered.json()["conversation_id"], "graph": "Mandelbrot_set", "events": task.json()["id"]}
 
 
-@pytest.mark.timeout(300)  # some thirty runs of axe, which computes every colour
+@pytest.mark.timeout(500)  # some thirty runs of axe, which computes every colour
 async def test_axe_finds_nothing_in_any_view_dark_or_light_wide_or_narrow(site: Any, open_page: OpenPage) -> None:
     shown = await filled(site)
     problems = [

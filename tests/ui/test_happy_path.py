@@ -57,7 +57,7 @@ async def shown(turn: Locator) -> list[str]:
     return [" ".join(await turn.locator(part).all_inner_texts()) for part in parts]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(500)
 async def test_somebody_asks_reads_what_was_cited_and_watches_plan_graph_and_tasks(
     site: Any, open_page: OpenPage
 ) -> None:

@@ -179,7 +179,7 @@ def live(lumina: Lumina, upstream: Upstream, redis: Redis, tmp_path: Path) -> Li
     return open_app
 
 
-async def eventually(condition: Callable[[], Any], timeout_s: float = 10.0) -> Any:
+async def eventually(condition: Callable[[], Any], timeout_s: float = 60.0) -> Any:
     """Wait until a condition holds; what it returned."""
     async with asyncio.timeout(timeout_s):
         while True:

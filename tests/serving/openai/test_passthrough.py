@@ -60,7 +60,7 @@ async def test_a_stream_has_the_providers_usage_only_when_asked(
 
 async def test_every_byte_of_a_stream_arrives_up_to_done(live: Live) -> None:
     body = {"model": "local-model", "messages": HELLO, "stream": True}
-    async with live() as (url, _), httpx.AsyncClient(base_url=url) as http:
+    async with live() as (url, _), httpx.AsyncClient(base_url=url, timeout=60) as http:
         answer = await http.post("/v1/chat/completions", json=body)
     assert answer.headers["content-type"].startswith("text/event-stream")
     assert answer.text.endswith("data: [DONE]\n\n")

@@ -166,7 +166,7 @@ async def test_embeddings_keep_their_order_in_both_encodings(live: Live) -> None
         )
         vectors = await langchain.aembed_documents(texts)
         expected = await runner.context.embedder.encode(texts)
-        async with httpx.AsyncClient(base_url=url) as http:
+        async with httpx.AsyncClient(base_url=url, timeout=60) as http:
             asked = {"model": "words", "input": texts[0], "encoding_format": "base64"}
             raw = (await http.post("/v1/embeddings", json=asked)).json()["data"][0]["embedding"]
         refusals: list[tuple[dict[str, Any], str | None, str | None]] = [
@@ -202,7 +202,7 @@ async def test_the_synchronous_client_embeds(live: Live) -> None:
 
 
 async def test_the_routes_stand_in_the_openapi_document(live: Live) -> None:
-    async with live() as (url, _), httpx.AsyncClient(base_url=url) as http:
+    async with live() as (url, _), httpx.AsyncClient(base_url=url, timeout=60) as http:
         document = (await http.get("/openapi.json")).json()
     schema = document["paths"]["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert "$ref" not in json.dumps(schema)
