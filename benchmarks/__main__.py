@@ -1,4 +1,5 @@
-"""Every benchmark, or one: ``python -m benchmarks [NAME] [--short] [--profile] [--out FOLDER]``, or ``make bench``.
+"""Every benchmark, or one: ``python -m benchmarks [NAME] [--short] [--profile] [--out FOLDER]``, or ``make bench``;
+``--plots FOLDER`` draws what they found.
 
 Each is a process of its own. What cannot run here says why and does not count as a failure. `chaos` is apart:
 ``make chaos``.
@@ -98,7 +99,16 @@ def main() -> None:
     parser.add_argument("--short", action="store_true", help="each in its short form: all of them under 15 minutes")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench", help="where JSON, tables and plots go")
     parser.add_argument("--profile", action="store_true", help="also say where time goes (<name>.profile.txt)")
+    parser.add_argument("--plots", type=Path, metavar="FOLDER", help="run nothing: draw what --out has, into FOLDER")
     given = parser.parse_args()
+    if given.plots:
+        from benchmarks.plots import draw_kept
+
+        try:
+            print(*draw_kept(given.out, given.plots), sep="\n")
+        except FileNotFoundError as error:
+            sys.exit(str(error))
+        return
     if given.name and given.name not in BENCHES:
         parser.error(f"no benchmark is called {given.name}; there are: {', '.join(BENCHES)}")
     if peer_python() is None:

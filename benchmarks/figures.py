@@ -6,12 +6,15 @@ A ratio is the median of the rounds' own ratios, for whatever else the machine d
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 OURS = "lumina"
+_GROWN = re.compile(r"(.+), at (\d[\d,]*)")
+"""How ``note_at`` names what was measured at a size."""
 
 
 class Figures:
@@ -29,6 +32,19 @@ class Figures:
         """What grows with a size: its name → size → the measure in ``found``."""
         self.left_out: dict[str, str] = {}
         """Who took no part, and why."""
+
+    @classmethod
+    def kept(cls, path: Path) -> Figures:
+        """The figures that ``save`` wrote as JSON."""
+        whole = json.loads(path.read_text())
+        figures = cls(whole["bench"], expectation=whole["expectation"])
+        figures.left_out = whole["left_out"]
+        for measure, by_who in whole["measures"].items():
+            grown = _GROWN.fullmatch(measure)
+            if grown:
+                figures.growth.setdefault(grown[1], {})[int(grown[2].replace(",", ""))] = measure
+            figures.found[measure] = {who: summary["rounds"] for who, summary in by_who.items()}
+        return figures
 
     def note(self, measure: str, who: str, value: float) -> None:
         """Keep the value of a round."""
@@ -75,62 +91,15 @@ class Figures:
         }
         return {"bench": self.bench, "expectation": self.expectation, "measures": summary, "left_out": self.left_out}
 
-    def plot(self, path: Path) -> None:
-        """Bars for each measure, from the least to the greatest value; lines over the sizes for what grows."""
-        import matplotlib as mpl
-
-        mpl.use("Agg")
-        from matplotlib import pyplot
-
-        width = 3
-        lines = {name for by_size in self.growth.values() for name in by_size.values()}
-        bars = [name for name in self.found if name not in lines]
-        cells = len(bars) + len(self.growth)
-        rows = -(-cells // width)
-        figure, grid = pyplot.subplots(rows, min(width, cells), squeeze=False, figsize=(11, 0.7 + 2.3 * rows))
-        for cell in grid.flat[cells:]:
-            cell.set_visible(False)
-        for cell, measure in zip(grid.flat, bars, strict=False):
-            self._draw_bars(cell, measure)
-        for cell, measure in zip(grid.flat[len(bars) :], self.growth, strict=False):
-            self._draw_line(cell, measure)
-        figure.suptitle(self.bench, fontsize=11)
-        figure.tight_layout()
-        figure.savefig(path, dpi=110)
-        pyplot.close(figure)
-
-    def _draw_bars(self, cell: Any, measure: str) -> None:
-        by_who = self.found[measure]
-        names = list(by_who)
-        medians = [statistics.median(by_who[name]) for name in names]
-        below = [median - min(by_who[name]) for name, median in zip(names, medians, strict=True)]
-        above = [max(by_who[name]) - median for name, median in zip(names, medians, strict=True)]
-        colours = ["#0b7285" if name == OURS else "#adb5bd" for name in names]
-        cell.barh(names, medians, xerr=[below, above], color=colours, ecolor="#495057", capsize=2)
-        cell.invert_yaxis()
-        cell.set_title(measure, fontsize=9)
-        cell.tick_params(labelsize=8)
-
-    def _draw_line(self, cell: Any, measure: str) -> None:
-        by_size = self.growth[measure]
-        for who in dict.fromkeys(who for name in by_size.values() for who in self.found[name]):
-            at = {size: self.found[name][who] for size, name in sorted(by_size.items()) if who in self.found[name]}
-            colour = "#0b7285" if who == OURS else None
-            cell.plot(list(at), [statistics.median(values) for values in at.values()], "o-", label=who, color=colour)
-            cell.fill_between(list(at), [*map(min, at.values())], [*map(max, at.values())], alpha=0.2, color=colour)
-        cell.set_xscale("log")
-        cell.set_yscale("log")
-        cell.set_title(measure, fontsize=9)
-        cell.tick_params(labelsize=8)
-        cell.legend(fontsize=7)
-
     def save(self, folder: Path, machine: dict[str, Any]) -> None:
         """Write ``<bench>.json``, ``.md`` and ``.png`` into a folder."""
         folder.mkdir(parents=True, exist_ok=True)
         whole = {**self.to_json(), "machine": machine}
         (folder / f"{self.bench}.json").write_text(json.dumps(whole, indent=1) + "\n")
         (folder / f"{self.bench}.md").write_text(self.table() + "\n")
-        self.plot(folder / f"{self.bench}.png")
+        from benchmarks.plots import draw
+
+        draw(self, folder / f"{self.bench}.png")
 
 
 def number_form(values: Sequence[float]) -> str:

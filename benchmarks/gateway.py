@@ -223,7 +223,9 @@ async def measure(figures: Figures, urls: dict[str, str], requests: int, rounds:
 def main() -> None:
     parser = options(__doc__, rounds=3)
     parser.add_argument("--requests", type=int, help="96; short: 48")
-    parser.add_argument("--litellm", help="the litellm program of another venv; by default that of the peers")
+    parser.add_argument(
+        "--litellm", help="the litellm program of another venv; by default that of the peers, empty: none"
+    )
     parser.add_argument("--serve", choices=["upstream", "thin"], help=argparse.SUPPRESS)
     parser.add_argument("--upstream", help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
@@ -234,7 +236,8 @@ def main() -> None:
         return
     python = peer_python()
     figures = Figures("gateway")
-    with servers(asked.litellm or (str(python.with_name("litellm")) if python else None)) as urls:
+    of_peers = str(python.with_name("litellm")) if python else None
+    with servers(of_peers if asked.litellm is None else asked.litellm) as urls:
         asyncio.run(measure(figures, urls, asked.requests or (48 if asked.short else 96), rounds_of(asked)))
     finish(figures, asked)
 

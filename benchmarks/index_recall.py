@@ -137,9 +137,13 @@ def random_vectors(count: int) -> Vectors:
 
 
 def random_texts(count: int, sentences: int, seed: int) -> list[str]:
-    """Texts of sentences of fifteen words, out of 20,000 that come as often as those of a language do (Zipf)."""
-    rng = np.random.default_rng(seed)
+    """Texts of sentences of fifteen words, out of 20,000 that come as often as those of a language do (Zipf).
+
+    The words are the same for every seed: a question has words of the passages.
+    """
+    rng = np.random.default_rng(2)
     words = np.array(["".join(rng.choice(list("abcdeiklmnoprstu"), 6)) for _ in range(20_000)])
+    rng = np.random.default_rng(seed)
     ranks = np.minimum(rng.zipf(1.3, size=(count, sentences, 15)) - 1, len(words) - 1)
     return [" ".join(" ".join(line).capitalize() + "." for line in text) for text in words[ranks]]
 
@@ -275,11 +279,17 @@ async def bare(measure: str, store: QdrantEdgeStore, given: Given, questions: Se
     mine, encoder = qd.Filter(must=[owner]), Bm25Encoder()
     vectors = await given.encode(questions)
     fusion: Any = qd.Fusion.Rrf(k=RRF_K)  # the package's stub does not say that it is a Fusion
+    across = qd.SearchParams(acorn=qd.AcornSearchParams(enable=True))
     began = time.perf_counter()
     for question, vector in zip(questions, vectors, strict=True):
         words = encoder.query(question)
         prefetches = [
-            qd.Prefetch(limit=MIN_CANDIDATES, query=qd.Query.Nearest(vector.tolist(), using=DENSE), filter=mine),
+            qd.Prefetch(
+                limit=MIN_CANDIDATES,
+                query=qd.Query.Nearest(vector.tolist(), using=DENSE),
+                params=across,
+                filter=mine,
+            ),
             qd.Prefetch(
                 limit=MIN_CANDIDATES,
                 query=qd.Query.Nearest(qd.SparseVector(words.indices, words.values), using=SPARSE),

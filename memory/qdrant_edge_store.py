@@ -319,10 +319,16 @@ def _query(
         return qd.QueryRequest(limit=limit, query=by_words, filter=matching, with_payload=True)
     assert dense is not None  # wanted_mode has seen to it
     by_meaning = qd.Query.Nearest(dense.tolist(), using=DENSE)
+    # Where points that do not match cut the index's graph into pieces, a plain walk misses a fifth of the nearest and
+    # now and then all but one; ACORN walks across them.
+    across = qd.SearchParams(acorn=qd.AcornSearchParams(enable=True)) if matching else None
     if mode == "dense":
-        return qd.QueryRequest(limit=limit, query=by_meaning, filter=matching, with_payload=True)
+        return qd.QueryRequest(limit=limit, query=by_meaning, filter=matching, params=across, with_payload=True)
     depth = max(limit, MIN_CANDIDATES)
-    prefetches = [qd.Prefetch(limit=depth, query=query, filter=matching) for query in (by_meaning, by_words)]
+    prefetches = [
+        qd.Prefetch(limit=depth, query=by_meaning, filter=matching, params=across),
+        qd.Prefetch(limit=depth, query=by_words, filter=matching),
+    ]
     fusion: Any = qd.Fusion.Rrf(k=RRF_K)  # the package's stub does not say that it is a Fusion
     # All candidates are asked for, so that equal fused scores at the cut are settled by id and not by the engine.
     return qd.QueryRequest(limit=2 * depth, query=fusion, prefetches=prefetches, with_payload=True)

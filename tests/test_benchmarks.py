@@ -12,6 +12,7 @@ import pytest
 from benchmarks.__main__ import BENCHES
 from benchmarks.figures import Figures
 from benchmarks.harness import Work, take_turns
+from benchmarks.plots import MOST_BYTES, cells_of, draw_kept
 from benchmarks.profiling import report
 
 ROOT = Path(__file__).parents[1]
@@ -20,6 +21,7 @@ APART = {
     "harness",
     "engine",
     "profiling",
+    "plots",
     "__main__",
     "reader_data",
     "reader_fit",
@@ -99,6 +101,38 @@ def test_a_run_is_kept_as_json_table_and_picture(tmp_path: Path) -> None:
     assert (tmp_path / "bench.md").read_text().startswith("| | |")
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
 
+    again = Figures.kept(tmp_path / "bench.json")
+    assert (again.found, again.growth) == (figures.found, figures.growth)
+    [picture] = draw_kept(tmp_path, tmp_path / "drawn")
+    assert picture.read_bytes() == (tmp_path / "bench.png").read_bytes()
+
+
+def test_what_lumina_did_alone_stands_together_by_its_unit() -> None:
+    figures = Figures("bench")
+    for measure in ("few: ms", "many: ms", "few: share"):
+        figures.note(measure, "lumina", 1.0)
+    for who in ("lumina", "peer"):
+        figures.note("both: ms", who, 2.0)
+    figures.note_at(10, "growing", "lumina", 3.0)
+    assert cells_of(figures) == {
+        "both: ms": {"lumina": [2.0], "peer": [2.0]},
+        "ms": {"few": [1.0], "many": [1.0]},
+        "few: share": {"lumina": [1.0]},
+    }
+
+
+def test_no_figures_no_pictures(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="run a benchmark first"):
+        draw_kept(tmp_path, tmp_path / "drawn")
+
+
+def test_the_documentation_shows_a_small_picture_of_every_benchmark_that_saves_its_figures() -> None:
+    page = (ROOT / "docs" / "performance.md").read_text()
+    for name in (name for name, bench in BENCHES.items() if bench.saves):
+        picture = ROOT / "docs" / "pictures" / "performance" / f"{name}.png"
+        assert f"](pictures/performance/{name}.png)" in page, name
+        assert picture.stat().st_size < MOST_BYTES, name
+
 
 def test_every_benchmark_is_listed_and_its_short_form_exists() -> None:
     modules = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - APART
@@ -121,6 +155,18 @@ run (threading.py:1);with_lumina (benchmarks/crawl.py:82);decode (json/decoder.p
     assert " 75.0 %  parse (selectolax/parser.py)" in told
     assert "100.0 %  with_lumina (benchmarks/crawl.py)" in told
     assert "importlib" not in told
+
+
+def test_a_profile_of_several_processes_looks_at_those_that_are_named() -> None:
+    bench = 'process 1:"python -m benchmarks.gateway";'
+    stacks = f"""{bench}load (benchmarks/gateway.py:1) 7
+{bench}process 2:"python cli.py serve --port 1";chat (serving/chat.py:9) 4
+{bench}process 3:"litellm --port 2";chat (litellm/proxy.py:9) 5
+"""
+    told = report(stacks, ["cli.py serve"])
+    assert told.startswith("4 samples")
+    assert "100.0 %  chat (serving/chat.py)" in told
+    assert "process" not in told
 
 
 def test_every_peer_has_a_version() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
+from functools import lru_cache
 from typing import NamedTuple
 
 
@@ -86,6 +87,7 @@ _TO_CLAUSE = re.compile(
 )
 
 
+@lru_cache(maxsize=256)  # it is asked about the same question for each sentence
 def expected_type(question: str) -> AnswerType:
     """The kind of answer that the question's words ask for."""
     for pattern, kind in (

@@ -9,7 +9,7 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from memory.bm25 import Bm25Encoder
@@ -45,21 +45,28 @@ class Rarity:
     def __init__(self, texts: Iterable[Stems]) -> None:
         self._texts = 0
         self._containing: Counter[int] = Counter()
+        self._known: dict[int, float] = {}
         for text in texts:
             self._texts += 1
             self._containing.update(set(text))
 
     def __call__(self, word: int) -> float:
         """The weight of a word, above 0."""
-        containing = self._containing[word]
-        return math.log(1 + (self._texts - containing + 0.5) / (containing + 0.5))
+        if (known := self._known.get(word)) is None:
+            containing = self._containing[word]
+            known = self._known[word] = math.log(1 + (self._texts - containing + 0.5) / (containing + 0.5))
+        return known
 
 
-def covered(question: Sequence[int], text: Collection[int], rarity: Rarity) -> float:
-    """The share of the question's words, weighted by rarity, that the text has: 0 to 1."""
-    weights = {word: rarity(word) for word in question}
+def covered(weights: Mapping[int, float], text: Collection[int]) -> float:
+    """The share of the question's words that the text has, weighted: 0 to 1.
+
+    Args:
+        weights: The rarity of each word of the question.
+        text: The words of the text.
+    """
     total = sum(weights.values())
-    return sum(weight for word, weight in weights.items() if word in text) / total if total else 0.0
+    return sum([weight for word, weight in weights.items() if word in text]) / total if total else 0.0
 
 
 def pairs(words: Sequence[int]) -> set[tuple[int, int]]:

@@ -77,6 +77,7 @@ def sentence_features(
 
     asked = stems(question)
     rarity = Rarity(pool)
+    weights = {word: rarity(word) for word in asked}
     rows = []
     for candidate, nearness in zip(candidates, cosines, strict=True):
         title = set(stems(candidate.title))
@@ -89,8 +90,8 @@ def sentence_features(
                     candidate.dense,
                     candidate.words,
                     float(cosine),
-                    covered(asked, words | title, rarity),
-                    covered(asked, words | title | before, rarity),
+                    covered(weights, words | title),
+                    covered(weights, words | title | before),
                     type_cue(question, sentence),
                     pairs,
                     float(nearness.max()),

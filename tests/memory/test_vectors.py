@@ -388,3 +388,32 @@ async def test_edge_survives_kill_9_and_is_held_until_then(tmp_path: Path) -> No
     hits = await store.search("number299")
     assert [hit.record.text for hit in hits] == ["text number299"]
     await store.aclose()
+
+
+@pytest.mark.slow
+async def test_with_a_vector_index_one_owners_search_still_finds_the_nearest(tmp_path: Path) -> None:
+    """Points of others may cut the index's graph into pieces: a walk that keeps to one's own then finds a handful."""
+    number, dimensions, limit = 6_000, 2_048, 30  # large enough that the engine walks its graph
+    rng = np.random.default_rng(1)
+    centres = rng.normal(size=(30, dimensions))
+    vectors = centres[rng.integers(0, 30, number)] + 0.7 * rng.normal(size=(number, dimensions))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    records = [record(f"Text {n}", f"owner-{n % 4}") for n in range(number)]
+    store = await QdrantEdgeStore.open(
+        tmp_path / "many", dimensions=dimensions, model="given", payload_indexes=["owner"], optimize_from_points=1
+    )
+    try:
+        await store.upsert(records)
+        await store.set_dense([one.id for one in records], vectors)
+        assert await store.optimize()
+        for asked in range(0, number, 120):
+            similar = vectors @ vectors[asked]
+            nearest = sorted(range(1, number, 4), key=lambda n: -similar[n])[:limit]
+            for mode in ("dense", "hybrid"):
+                hits = await store.search(
+                    "Unheard", dense=vectors[asked], where={"owner": "owner-1"}, limit=limit, mode=mode
+                )
+                found = {hit.record.id for hit in hits}
+                assert len(found & {records[n].id for n in nearest}) >= 0.9 * limit, (asked, mode, len(found))
+    finally:
+        await store.aclose()
