@@ -24,7 +24,7 @@ from memory.conversations import Message
 from memory.run_log import TERMINAL, EventsGone, Hold, HolderLost, LoggedEvent, RunHead, RunLogs
 from serving.event_log import EventLog
 from serving.problems import status_of
-from serving.replies import kept_of, reply_to
+from serving.replies import goals_of, kept_of, reply_to
 from serving.spoken import Spoken
 
 LOOK_S = 1.0
@@ -291,5 +291,5 @@ async def run_turn(
                 answered = Message("assistant", said.answer, metadata)
                 await conversations.append(request.owner, id_, [answered], idempotency_key=f"{task_id}:assistant")
                 known = said.model_dump(include={"conversation_id", "mode", "answer", "recalled"})
-                event = RunEvent("done", {**event.data, **known})
+                event = RunEvent("done", {**event.data, **known, **goals_of(event.data)})
             yield event
