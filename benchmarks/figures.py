@@ -29,6 +29,8 @@ class Figures:
         """What grows with a size: its name → size → the measure in ``found``."""
         self.left_out: dict[str, str] = {}
         """Who took no part, and why."""
+        self.ran_on: dict[str, str] = {}
+        """What it ran on, beside the machine: a browser, a renderer."""
 
     def note(self, measure: str, who: str, value: float) -> None:
         """Keep the value of a round."""
