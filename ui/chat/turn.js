@@ -5,6 +5,7 @@ import { duration, some } from "../page/wording.js";
 import { place } from "../page/views.js";
 import { linked, listCitations } from "./cited.js";
 
+const LONG = 300; // a question of so many characters may be higher than its place
 const MARKS = { holds: "●", running: "◐", planned: "○", failed: "✗" };
 
 export class Turn {
@@ -26,6 +27,7 @@ export class Turn {
     this.started = performance.now();
     this.ended = settled;
     parts.asked.textContent = message;
+    if (message.length > LONG) parts.asked.parentElement.tabIndex = 0; // so that the keyboard scrolls it, too
     parts.run.hidden = settled;
     parts.copy.addEventListener("click", () => this.#copy());
     parts.retry.addEventListener("click", retry);

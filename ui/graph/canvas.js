@@ -296,8 +296,10 @@ export class GraphCanvas {
       const title = store.nodes[place].title;
       const text = title.length > 28 ? `${title.slice(0, 27)}…` : title;
       const half = paint.measureText(text).width / 2 + 3;
-      const [px, py] = [screen[2 * place], screen[2 * place + 1] - this.#radius(place) - 6];
-      if (px < 0 || py < 0 || px > this.#width || py > this.#height + 20) continue;
+      const [nx, ny] = [screen[2 * place], screen[2 * place + 1]];
+      if (nx < 0 || ny < 0 || nx > this.#width || ny > this.#height) continue;
+      const px = Math.max(half, Math.min(this.#width - half, nx)); // none is cut off at an edge
+      const py = Math.max(14, ny - this.#radius(place) - 6);
       if (taken.some(([x, y, w]) => Math.abs(x - px) < half + w && Math.abs(y - py) < 15)) continue;
       taken.push([px, py, half]);
       paint.lineWidth = 4;
