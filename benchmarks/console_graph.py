@@ -1,8 +1,8 @@
 """How smooth the console's graph is: from frame to frame while it is moved and zoomed, and while it is laid out.
 
 ``python -m benchmarks.console_graph [--short]``; 5,000 nodes and 20,000 edges in headless Chromium without a graphics
-card, 1440 × 900; the figures say what drew the canvas. No server: the page's files come from ``ui/``, the graph is made up here. Chromium is that of the
-PATH, or LUMINA_CHROMIUM names it.
+card, 1440 × 900; the figures say what drew the canvas. No server: the page's files come from ``ui/``, the graph is made
+up here. Chromium is that of the PATH, or LUMINA_CHROMIUM names it.
 """
 
 from __future__ import annotations
