@@ -1,8 +1,8 @@
 """How smooth the console's graph is: from frame to frame while it is moved and zoomed, and while it is laid out.
 
 ``python -m benchmarks.console_graph [--short]``; 5,000 nodes and 20,000 edges in headless Chromium without a graphics
-card, 1440 × 900. No server: the page's files come from ``ui/``, the graph is made up here. Chromium is that of the
-PATH, or LUMINA_CHROMIUM names it.
+card, 1440 × 900; the figures say what drew the canvas. No server: the page's files come from ``ui/``, the graph is made
+up here. Chromium is that of the PATH, or LUMINA_CHROMIUM names it.
 """
 
 from __future__ import annotations
@@ -110,6 +110,16 @@ async def measure(browser: Browser, made: str, figures: Figures) -> None:
     await page.close()
 
 
+async def renderer(browser: Browser) -> str:
+    """What draws a canvas in this browser, by its own account."""
+    session = await browser.new_browser_cdp_session()
+    gpu = (await session.send("SystemInfo.getInfo"))["gpu"]
+    canvas = gpu.get("featureStatus", {}).get("2d_canvas", "unknown")
+    if "software" in canvas:
+        return f"the processor (2d_canvas: {canvas})"
+    return f"{gpu['devices'][0]['deviceString']} (2d_canvas: {canvas})"
+
+
 async def main(figures: Figures, rounds: int) -> None:
     from playwright.async_api import async_playwright  # of the development packages
 
@@ -117,6 +127,7 @@ async def main(figures: Figures, rounds: int) -> None:
     made = json.dumps(graph())
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        figures.ran_on = {"chromium": browser.version, "canvas drawn by": await renderer(browser)}
         for _ in range(rounds):
             await measure(browser, made, figures)
         await browser.close()

@@ -32,6 +32,8 @@ class Figures:
         """What grows with a size: its name → size → the measure in ``found``."""
         self.left_out: dict[str, str] = {}
         """Who took no part, and why."""
+        self.ran_on: dict[str, str] = {}
+        """What it ran on, beside the machine: a browser, a renderer."""
 
     @classmethod
     def kept(cls, path: Path) -> Figures:

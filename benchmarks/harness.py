@@ -52,7 +52,7 @@ async def take_turns(figures: Figures, contenders: Mapping[str, Work], rounds: i
 
 def finish(figures: Figures, given: argparse.Namespace) -> None:
     """Print what was found and on which machine, and save it where ``--out`` says."""
-    machine = machine_notes()
+    machine = {**machine_notes(), **figures.ran_on}
     print(f"## {figures.bench}\n")
     print("; ".join(f"{name} {value}" for name, value in machine.items()))
     if figures.expectation:

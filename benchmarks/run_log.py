@@ -18,7 +18,7 @@ from benchmarks.harness import finish, options, rounds_of
 from graphs.runs import RunEvent
 from memory.redis_server import open_redis
 from memory.run_log import RunHead, RunLogs
-from serving.turns import EventLog
+from serving.event_log import EventLog
 
 
 async def batched(logs: RunLogs, task_id: str, events: int) -> float:

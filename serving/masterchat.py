@@ -91,8 +91,8 @@ async def chat(
 
     As SSE the events are ``plan``, ``agent``, ``progress``, ``token``, ``citation``, ``usage``, ``done`` and ``error``;
     ``restart`` takes the tokens of an agent back, when it was interrupted and says something else now. ``done`` carries
-    the ``conversation_id`` to go on with. After a dropped connection the same request with ``Last-Event-ID`` goes on
-    where it was.
+    the ``conversation_id`` to go on with; the header ``Link`` names the conversation before the first event. After a
+    dropped connection the same request with ``Last-Event-ID`` goes on where it was.
     """
     return await answer(body, delivery, owner, runner, turns, request)
 
@@ -195,7 +195,11 @@ async def _begin(
 
 
 def _stream(turns: Turns, head: RunHead, after: int) -> StreamingResponse:
-    headers = {**STREAM_HEADERS, "Content-Location": f"{router.prefix}/chat/{head.task_id}/events"}
+    headers = {
+        **STREAM_HEADERS,
+        "Content-Location": f"{router.prefix}/chat/{head.task_id}/events",
+        "Link": f'</conversations/{head.request["conversation_id"]}>; rel="collection"',  # RFC 6573
+    }
     return StreamingResponse(_sse(turns, head, after), media_type="text/event-stream", headers=headers)
 
 

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agents.crawl import UnknownTopic
+from agents.walk import UnknownTopic
 from errors import LuminaError
 from graphs.limits import RateLimited
 from graphs.runs import InvalidRequest, RunExists

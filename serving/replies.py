@@ -8,7 +8,10 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from agents.spec import RunRequest
+from graphs.goals import parse_instance
 
+TOPICS_KNOWN = "topics_found"
+"""The goal with which a run knows its topics, so that goals of them can be looked at."""
 MAX_KEPT_BYTES = 131_072
 """Bytes of JSON that a conversation keeps of a run; half of what a message's metadata may have."""
 
@@ -55,20 +58,36 @@ def reply_to(request: RunRequest, done: dict[str, Any]) -> ChatResponse:
     )
 
 
+def goals_of(done: dict[str, Any]) -> dict[str, list[str]]:
+    """What a run reached and what it did not reach, for people.
+
+    Returns:
+        ``goals``: those that hold at the end and did not hold all the time, in the order in which they came. A goal of
+        a topic is looked at from the moment in which the topic is known. ``failed``: those whose agent failed.
+    """
+    chain = done["chain"]
+    held = set(chain[-1]) if chain else set()
+    known = next((place for place, state in enumerate(chain) if TOPICS_KNOWN in state), 0)
+    given = set(chain[0]).intersection(*chain) if chain else set()
+    given |= {goal for goal in held.intersection(*chain[known:]) if parse_instance(goal)[1] is not None}
+    came = dict.fromkeys(goal for state in chain for goal in state)
+    failed = (step["goal"] for step in done["walked"] if not step["ok"] and step["goal"] not in held)
+    return {
+        "goals": [goal for goal in came if goal in held and goal not in given],
+        "failed": list(dict.fromkeys(failed)),
+    }
+
+
 def kept_of(done: dict[str, Any]) -> dict[str, Any]:
     """What a conversation keeps of a run beside its answer, so that it can be shown again as it was.
 
-    The members have the names and shapes of the ``done`` event. ``goals`` are those that held at the end, in the order
-    in which they came; of a crawl the numbers are kept, for the titles may be thousands. Summaries that are too long to
-    be kept are left out.
+    The members have the names and shapes of the ``done`` event; see ``goals_of``. Of a crawl the numbers are kept, for
+    the titles may be thousands. Summaries that are too long to be kept are left out.
     """
-    report, reply, chain = done["report"], done["reply"] or {}, done["chain"]
-    held = set(chain[-1]) if chain else set()
-    failed = (step["goal"] for step in done["walked"] if not step["ok"] and step["goal"] not in held)
+    report, reply = done["report"], done["reply"] or {}
     kept: dict[str, Any] = {
         "outcome": done["outcome"],
-        "goals": [goal for goal in dict.fromkeys(goal for state in chain for goal in state) if goal in held],
-        "failed": list(dict.fromkeys(failed)),
+        **goals_of(done),
         "report": {
             "summaries": report.get("summaries", []),
             "crawls": [

@@ -22,16 +22,15 @@ from errors import LuminaError
 from graphs.runs import RunEvent, Runner
 from memory.conversations import Message
 from memory.run_log import TERMINAL, EventsGone, Hold, HolderLost, LoggedEvent, RunHead, RunLogs
+from serving.event_log import EventLog
 from serving.problems import status_of
-from serving.replies import kept_of, reply_to
+from serving.replies import goals_of, kept_of, reply_to
 from serving.spoken import Spoken
 
 LOOK_S = 1.0
 """A holder and each follower look at the run's standing so often, or five times in the grace period."""
 POLL_S = 0.05
 """How often a follower reads the log of a run that another process holds."""
-BUFFER_EVENTS = 2_000
-"""A run waits when so many of its events wait for Redis."""
 STOP_S = 2.0
 """A run that was stopped and has not ended is stopped again: something under it may have swallowed the first time."""
 
@@ -263,61 +262,6 @@ async def open_turns(runner: Runner, logs: RunLogs | None = None) -> AsyncIterat
         await turns.close()
 
 
-class EventLog:
-    """The writing end of a run's log: events are put at once and written in batches, one round trip after another."""
-
-    def __init__(self, logs: RunLogs, hold: Hold, position: int) -> None:
-        self._logs, self._hold, self._position = logs, hold, position
-        self._waiting: list[tuple[str, str]] = []
-        self._put, self._room = asyncio.Event(), asyncio.Event()
-        self._closed = False
-        self.news = asyncio.Event()
-        """Set when something was written, then replaced: whoever waits reads the log."""
-
-    def put(self, event: RunEvent) -> None:
-        """Take an event; it is written as soon as the batch before it is."""
-        self._waiting.append((event.kind, json.dumps(event.data, ensure_ascii=False, default=str)))
-        self._put.set()
-
-    async def room(self) -> None:
-        """Wait while too much waits to be written."""
-        while len(self._waiting) > BUFFER_EVENTS:
-            self._room.clear()
-            await self._room.wait()
-
-    def close(self) -> None:
-        """Nothing more comes; ``write`` ends when it has written what is there."""
-        self._closed = True
-        self._put.set()
-
-    async def write(self) -> None:
-        """Write until the log is closed.
-
-        Raises:
-            HolderLost: another process holds the run.
-        """
-        while True:
-            await self._put.wait()
-            self._put.clear()
-            batch, self._waiting = self._waiting, []
-            self._room.set()
-            if batch:
-                await self._append(batch)
-                news, self.news = self.news, asyncio.Event()
-                news.set()
-            if self._closed and not self._waiting:
-                return
-
-    async def _append(self, batch: list[tuple[str, str]]) -> None:
-        while True:
-            try:
-                self._position = await self._logs.append(self._hold, self._position, batch)
-                return
-            except (RedisError, OSError) as error:  # until the hold runs out, which ends the run
-                logger.warning("run {}: {} events wait for Redis: {}", self._hold.task_id, len(batch), error)
-                await asyncio.sleep(POLL_S)
-
-
 async def _stop(*tasks: asyncio.Task[Any]) -> None:
     pending = {task for task in tasks if not task.done()}
     while pending:
@@ -347,5 +291,5 @@ async def run_turn(
                 answered = Message("assistant", said.answer, metadata)
                 await conversations.append(request.owner, id_, [answered], idempotency_key=f"{task_id}:assistant")
                 known = said.model_dump(include={"conversation_id", "mode", "answer", "recalled"})
-                event = RunEvent("done", {**event.data, **known})
+                event = RunEvent("done", {**event.data, **known, **goals_of(event.data)})
             yield event

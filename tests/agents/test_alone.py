@@ -7,11 +7,12 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 
-from agents.crawl import CrawlInput, UnknownTopic, build_crawl
+from agents.crawl import build_crawl
 from agents.orchestrator import Failure, OrchestratorInput, build_orchestrator, decide
 from agents.qa import QAInput, build_qa
 from agents.spec import discover
 from agents.summarise import NothingToSummarise, SummariseInput, build_summarise
+from agents.walk import CrawlInput, UnknownTopic
 from graphs.runs import Runner
 
 Lumina = Callable[..., AbstractAsyncContextManager[Runner]]

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from agents.crawl import CrawlInput, build_crawl
+from agents.crawl import build_crawl
 from agents.orchestrator import OrchestratorInput, build_orchestrator
 from agents.summarise import SummariseInput, SummariseOutput, build_summarise
+from agents.walk import CrawlInput
 from graphs.runs import Runner
 
 Lumina = Callable[..., AbstractAsyncContextManager[Runner]]

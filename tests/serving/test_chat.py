@@ -17,7 +17,7 @@ from pydantic import PrivateAttr
 
 from agents.replying import EARLIER_TOKENS
 from models.chat import Chat
-from serving.replies import kept_of
+from serving.replies import goals_of, kept_of
 
 Live = Callable[..., AbstractAsyncContextManager[str]]
 
@@ -178,8 +178,22 @@ async def test_a_conversation_keeps_what_is_needed_to_show_its_runs_again(live: 
     assert run["report"]["crawls"] == [{"topic": "Mandelbrot set", "pages": 3, "passages": ANY}]
     assert run["reply"]["abstained"] is False
     assert run["goals"][-1] == "answer_reported"
-    assert set(run["goals"]) == set(said["chain"][-1])
+    assert set(run["goals"]) == set(said["chain"][-1]) - set(said["chain"][0])
     assert run["failed"] == []
+
+
+def test_goals_that_a_run_did_not_have_to_reach_are_not_its_goals() -> None:
+    given, again, topic, new = "bridged", "linked", "crawled[Old]", "crawled[New]"
+    chain = [
+        [given, again],
+        [given, "topics_found", topic],
+        [given, "topics_found", topic, new],
+        [given, again, "topics_found", topic, new, "answered"],
+    ]
+    found = goals_of({"chain": chain, "walked": []})
+    assert found == {"goals": [again, "topics_found", new, "answered"], "failed": []}
+    assert goals_of({"chain": [], "walked": [{"goal": new, "ok": False}]}) == {"goals": [], "failed": [new]}
+    assert goals_of({"chain": [["topics_found", topic]], "walked": []})["goals"] == []
 
 
 def test_what_is_kept_of_a_run_is_bounded() -> None:

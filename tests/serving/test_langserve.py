@@ -17,7 +17,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.output_parsers import StrOutputParser
 from langserve import RemoteRunnable
 
-from agents.crawl import CrawlInput
+from agents.walk import CrawlInput
 from graphs.runs import Runner
 from server import create_app
 from services import open_runner

@@ -40,6 +40,34 @@ async def test_a_long_answer_fits_a_narrow_page_and_leaves_the_reader_alone(site
     assert await page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
+async def test_a_long_question_leaves_room_for_its_answer(site: Any, open_page: OpenPage) -> None:
+    page = await open_page(site, viewport={"width": 360, "height": 640})
+    await ask(page, "One line of many.\n" * 100, "chat")
+    asked = page.locator(".asked")
+    box = await asked.bounding_box()
+    assert box
+    assert box["height"] < 320
+    await expect(page.locator(".turn > .answer")).to_be_in_viewport()
+    await asked.focus()
+    await page.keyboard.press("End")
+    await expect(asked).to_have_js_property(
+        "scrollTop", await asked.evaluate("one => one.scrollHeight - one.clientHeight")
+    )
+
+
+async def test_text_from_right_to_left_is_shown_so(site: Any, open_page: OpenPage) -> None:
+    page = await open_page(site)
+    await ask(page, "سؤال Is the Mandelbrot set connected?", "chat")
+    start = """one => {
+        const letter = document.createRange();
+        letter.setStart(one.firstChild, 0);
+        letter.setEnd(one.firstChild, 1);
+        const [first, all] = [letter.getBoundingClientRect(), one.getBoundingClientRect()];
+        return all.right - first.right < first.left - all.left;
+    }"""
+    assert await page.locator(".asked > :last-child").evaluate(start)
+
+
 async def ask_quietly(page: Page) -> None:
     """A second answer that comes while the beginning is read."""
     ended = page.locator('.turn[aria-busy="false"]')

@@ -16,6 +16,9 @@ export function interrupted() {
   }
 }
 
+/** It is not followed any more. */
+export const forget = () => sessionStorage.removeItem(KEPT);
+
 export class Run {
   #leaving = new AbortController();
   #stopped = false;
@@ -39,8 +42,8 @@ export class Run {
         // With the key the same message is the same run, so it can be sent again until its id is known.
         ask: () => (this.asked.task ? [`/masterchat/chat/${this.asked.task}/events`] : ["/masterchat/chat", { method: "POST", body, headers }]),
         begun: (response) => {
-          this.#named(response.headers.get("Content-Location"));
-          this.take("begun", {});
+          this.#named(response.headers);
+          this.take("begun", { conversation_id: this.asked.conversation });
         },
         take: (kind, data) => {
           this.take(kind, data);
@@ -50,7 +53,7 @@ export class Run {
         eager: !this.asked.task,
       });
     } finally {
-      sessionStorage.removeItem(KEPT);
+      forget();
     }
   }
 
@@ -65,10 +68,12 @@ export class Run {
     return this.#stopped;
   }
 
-  #named(location) {
-    const found = /\/chat\/([0-9a-f-]{36})\/events/.exec(location ?? "");
-    if (!found) return;
-    this.asked.task = found[1];
+  #named(headers) {
+    const run = /\/chat\/([0-9a-f-]{36})\/events/.exec(headers.get("Content-Location") ?? "");
+    if (!run) return;
+    const conversation = /<\/conversations\/([^>]+)>; rel="collection"/.exec(headers.get("Link") ?? "");
+    this.asked.task = run[1];
+    this.asked.conversation = conversation?.[1] ?? this.asked.conversation; // the message is not sent any more
     this.#keep();
     if (this.#stopped) this.stop();
   }

@@ -5,6 +5,7 @@ import { duration, some } from "../page/wording.js";
 import { place } from "../page/views.js";
 import { linked, listCitations } from "./cited.js";
 
+const LONG = 300; // a question of so many characters may be higher than its place
 const MARKS = { holds: "●", running: "◐", planned: "○", failed: "✗" };
 
 export class Turn {
@@ -26,6 +27,7 @@ export class Turn {
     this.started = performance.now();
     this.ended = settled;
     parts.asked.textContent = message;
+    if (message.length > LONG) parts.asked.parentElement.tabIndex = 0; // so that the keyboard scrolls it, too
     parts.run.hidden = settled;
     parts.copy.addEventListener("click", () => this.#copy());
     parts.retry.addEventListener("click", retry);
@@ -50,8 +52,9 @@ export class Turn {
     if (!this.goals.size) this.part.now.textContent = "begun; the first answer takes longest, while models are loaded …";
   }
 
+  /** A goal that holds and that no plan has named held before anything was done: it is not shown. */
   take_plan({ situation, decision }) {
-    const states = new Map(situation.holding.map((goal) => [goal, "holds"]));
+    const states = new Map(situation.holding.filter((goal) => this.goals.has(goal)).map((goal) => [goal, "holds"]));
     for (const step of decision.plan) states.set(step.goal, "planned");
     for (const step of decision.run) states.set(step.goal, "running");
     for (const [goal, state] of this.goals) if (state !== "failed" && !states.has(goal)) this.goals.delete(goal);
@@ -229,10 +232,7 @@ export class Turn {
   }
 }
 
-/** Goals as a run left them. @param {{ goals?: string[], chain?: string[][], failed?: string[], walked?: any[] }} run */
-function goalsOf({ chain = [], walked = [], goals, failed }) {
-  const held = new Set(chain.at(-1));
-  const reached = goals ?? [...new Set(chain.flat())].filter((goal) => held.has(goal));
-  const missed = failed ?? walked.filter((step) => !step.ok && !held.has(step.goal)).map((step) => step.goal);
-  return new Map([...reached.map((goal) => [goal, "holds"]), ...missed.map((goal) => [goal, "failed"])]);
+/** Goals as a run left them. @param {{ goals?: string[], failed?: string[] }} run */
+function goalsOf({ goals = [], failed = [] }) {
+  return new Map([...goals.map((goal) => [goal, "holds"]), ...failed.map((goal) => [goal, "failed"])]);
 }

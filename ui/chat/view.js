@@ -5,7 +5,7 @@ import { announce, by } from "../page/elements.js";
 import { shortcut } from "../page/shortcuts.js";
 import { go, rename } from "../page/views.js";
 import { openConversations } from "./conversations.js";
-import { Run, interrupted } from "./run.js";
+import { Run, forget, interrupted } from "./run.js";
 import { Turn } from "./turn.js";
 
 /** @returns {import("../page/views.js").View} */
@@ -60,8 +60,9 @@ class Chat {
       this.begun = true;
       const left = interrupted();
       if (left && (!id || id === left.conversation)) {
-        if (left.conversation) await this.showStored(left.conversation, left.message);
-        this.ask(left, true);
+        const answered = left.conversation && (await this.showStored(left.conversation, left));
+        if (answered) forget();
+        else this.ask(left, true);
         return;
       }
     }
@@ -79,32 +80,40 @@ class Chat {
     this.closeSide();
   }
 
-  async showStored(id, without = "") {
+  /** @returns {Promise<boolean>} see `load` */
+  async showStored(id, left = null) {
     by("log").replaceChildren();
     this.conversation = id;
     this.closeSide();
-    await this.load(null, without);
+    return this.load(null, left);
   }
 
-  /** A page of stored messages, the latest or those before a number. */
-  async load(before, without = "") {
+  /**
+   * A page of stored messages, the latest or those before a number.
+   * @param {number | null} before @param {import("./run.js").Kept | null} left a run that goes on: its question is left out
+   * @returns {Promise<boolean>} whether that run has answered meanwhile
+   */
+  async load(before, left = null) {
     const id = this.conversation;
     const log = by("log");
     log.setAttribute("aria-busy", "true");
     try {
       const page = await get(`/conversations/${encodeURIComponent(id)}?limit=100${before ? `&before=${before}` : ""}`);
-      if (id !== this.conversation) return;
+      if (id !== this.conversation) return false;
       const { messages } = page;
-      if (messages.at(-1)?.role === "user" && messages.at(-1).content === without) messages.pop();
+      const answered = messages.some(({ metadata }) => left?.task && metadata?.task_id === left.task);
+      if (!answered && messages.at(-1)?.role === "user" && messages.at(-1).content === left?.message) messages.pop();
       const height = document.scrollingElement.scrollHeight;
       log.prepend(...this.turns(messages));
       this.before = page.before;
       const seen = document.scrollingElement;
       seen.scrollTop = before ? seen.scrollTop + seen.scrollHeight - height : seen.scrollHeight;
+      return answered;
     } catch (error) {
-      if (id !== this.conversation) return;
+      if (id !== this.conversation) return false;
       this.fresh();
       by("chat-note").textContent = error instanceof Refused && error.status === 404 ? "That conversation is not there any more." : error.message;
+      return false;
     } finally {
       log.removeAttribute("aria-busy");
       by("earlier").hidden = !this.before;
@@ -161,11 +170,12 @@ class Chat {
 
   take(turn, kind, data) {
     turn.take(kind, data);
-    if (kind === "done" && data.conversation_id) {
+    if (kind === "begun" && data.conversation_id && data.conversation_id !== this.conversation) {
       this.conversation = data.conversation_id;
-      this.list.select(data.conversation_id);
       if (document.body.dataset.view === "chat") rename("chat", data.conversation_id);
+      this.list.select(data.conversation_id);
     }
+    if (kind === "plan" && data.round === 1) this.list.load(); // the question is kept by now
     follow();
   }
 

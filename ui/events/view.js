@@ -133,6 +133,7 @@ class EventsView {
   #tell() {
     by("events-count").textContent = `${count(this.#heard)} events${this.paused ? ", paused" : ""}`;
     by("events-empty").hidden = by("events-list").childElementCount > 0;
+    by("events-list").parentElement.hidden = !by("events-empty").hidden;
   }
 
   toggle(line) {

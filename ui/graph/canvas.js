@@ -1,11 +1,13 @@
 /**
- * The graph on a canvas. A frame that moves draws as many edges as fit its time, one that rests draws all of them:
- * so it stays smooth without a graphics card, too.
+ * The graph on a canvas. A frame that moves draws as many edges as fit its time and, where there are many nodes, squares
+ * for them; one that rests draws everything: so it stays smooth without a graphics card, too.
  */
 
 import { colour, onTheme } from "../page/theme.js";
 
-const MOVING_MS = 11; // a frame's share of 1/60 s for drawing while something moves
+const FRAME_MS = 1000 / 60;
+const LEAST_SHARE = 0.05; // of the edges, in a frame that moves
+const MANY = 1500; // nodes that are squares while something moves
 const REST_MS = 140;
 const GLOW_MS = 4000; // how long a node that came in is shown as new
 const LABELS = 40;
@@ -16,14 +18,15 @@ export class GraphCanvas {
   view = { x: 0, y: 0, scale: 1 };
   selected = -1;
   hovered = -1;
-  /** Milliseconds that drawing took, of the latest frames. @type {number[]} */
-  times = [];
   /** @type {Float32Array} */ places = new Float32Array(0);
   /** @type {Float32Array} */ #targets = new Float32Array(0);
   #frame = 0;
   #rest = 0;
   #moved = 0;
-  #share = 1;
+  /** Of the edges that a frame draws while something moves; begins low, for nobody knows the machine yet. */
+  #share = 0.2;
+  #width = 0; // asking the element for them would lay the page out anew, thousands of times a frame
+  #height = 0;
   #fitting = true;
   #awaited = -1;
   #palette = {};
@@ -55,7 +58,7 @@ export class GraphCanvas {
   }
 
   draw() {
-    this.#frame ||= requestAnimationFrame(() => this.#paintFrame());
+    this.#frame ||= requestAnimationFrame((now) => this.#paintFrame(now));
   }
 
   /** Where a point of the canvas lies in the graph. */
@@ -112,21 +115,16 @@ export class GraphCanvas {
     return best;
   }
 
-  get #width() {
-    return this.canvas.clientWidth;
-  }
-
-  get #height() {
-    return this.canvas.clientHeight;
-  }
-
   #touch() {
     this.#moved = performance.now();
     this.draw();
   }
 
   #resize() {
+    const { clientWidth, clientHeight } = this.canvas;
+    if (!clientWidth) return; // hidden: it will have the size again that it had
     const ratio = Math.min(devicePixelRatio || 1, 2);
+    [this.#width, this.#height] = [clientWidth, clientHeight];
     this.canvas.width = Math.max(1, Math.round(this.#width * ratio));
     this.canvas.height = Math.max(1, Math.round(this.#height * ratio));
     this.draw();
@@ -137,22 +135,26 @@ export class GraphCanvas {
     return Math.max(1.5, Math.min(12, (3 + Math.sqrt(near)) * Math.min(1.2, Math.max(0.35, this.view.scale))));
   }
 
-  #paintFrame() {
+  /** @param {number} now when the frame began */
+  #paintFrame(now) {
     this.#frame = 0;
-    if (!this.#width) return;
-    const begun = performance.now();
+    if (!this.#width || !this.canvas.clientWidth) return;
     const gliding = this.#glide();
     if (this.#fitting) this.#fit();
-    const moving = gliding || begun - this.#moved < REST_MS;
+    const moving = gliding || performance.now() - this.#moved < REST_MS;
     const glowing = this.#paintAll(moving, Date.now());
-    const took = performance.now() - begun;
-    if (moving) this.#share = Math.min(1, Math.max(0.05, this.#share * Math.min(1.25, MOVING_MS / Math.max(took, 1))));
-    this.times.push(took);
-    if (this.times.length > 240) this.times.shift();
+    // Only the next frame tells what this one cost: the browser fills the lines in after this function has ended.
+    if (moving) requestAnimationFrame((next) => this.#pace(next - now));
     clearTimeout(this.#rest);
     if (gliding) this.draw();
     else if (moving) this.#rest = setTimeout(() => this.draw(), REST_MS);
     else if (glowing) this.#rest = setTimeout(() => this.draw(), 250);
+  }
+
+  /** More edges after a frame that was in time, fewer after one that was not. */
+  #pace(took) {
+    const change = took < 1.5 * FRAME_MS ? 1.04 : Math.max(0.4, FRAME_MS / took);
+    this.#share = Math.min(1, Math.max(LEAST_SHARE, this.#share * change));
   }
 
   /** A step towards the places of the layout. */
@@ -191,7 +193,7 @@ export class GraphCanvas {
     paint.fillStyle = colours.ground;
     paint.fillRect(0, 0, this.#width, this.#height);
     this.#edges(screen, drawn, moving, colours);
-    const glowing = this.#nodes(screen, drawn, now, colours);
+    const glowing = this.#nodes(screen, drawn, moving, now, colours);
     this.#labels(screen, drawn, moving, colours);
     return glowing;
   }
@@ -242,7 +244,7 @@ export class GraphCanvas {
     paint.stroke();
   }
 
-  #nodes(screen, drawn, now, colours) {
+  #nodes(screen, drawn, moving, now, colours) {
     const { paint, store } = this;
     const marked = new Set(this.selected >= 0 ? store.near[this.selected] : []);
     const groups = { unread: [], read: [], near: [], fresh: [] };
@@ -252,21 +254,21 @@ export class GraphCanvas {
       const node = store.nodes[i];
       groups[node.born && now - node.born < GLOW_MS ? "fresh" : marked.has(i) ? "near" : node.read ? "read" : "unread"].push(i);
     }
-    const small = this.view.scale < 0.5;
+    const square = this.view.scale < 0.5 || (moving && drawn > MANY); // nobody sees the corners, and it is quicker
     for (const [name, members] of Object.entries(groups)) {
       if (!members.length) continue;
       paint.fillStyle = { unread: colours.edge, read: colours.node, near: colours.accent, fresh: colours.wait }[name];
-      paint.beginPath();
+      if (!square) paint.beginPath();
       for (const i of members) {
         const radius = this.#radius(i) + (name === "fresh" ? 1.5 : 0);
         const [px, py] = [screen[2 * i], screen[2 * i + 1]];
-        if (small) paint.rect(px - radius, py - radius, 2 * radius, 2 * radius); // nobody sees the corners, and it is quicker
+        if (square) paint.fillRect(px - radius, py - radius, 2 * radius, 2 * radius);
         else {
           paint.moveTo(px + radius, py);
           paint.arc(px, py, radius, 0, 2 * Math.PI);
         }
       }
-      paint.fill();
+      if (!square) paint.fill();
     }
     for (const [place, stroke] of [[this.hovered, colours.accent], [this.selected, colours.text]]) {
       if (place < 0 || place >= drawn) continue;
@@ -294,8 +296,10 @@ export class GraphCanvas {
       const title = store.nodes[place].title;
       const text = title.length > 28 ? `${title.slice(0, 27)}…` : title;
       const half = paint.measureText(text).width / 2 + 3;
-      const [px, py] = [screen[2 * place], screen[2 * place + 1] - this.#radius(place) - 6];
-      if (px < 0 || py < 0 || px > this.#width || py > this.#height + 20) continue;
+      const [nx, ny] = [screen[2 * place], screen[2 * place + 1]];
+      if (nx < 0 || ny < 0 || nx > this.#width || ny > this.#height) continue;
+      const px = Math.max(half, Math.min(this.#width - half, nx)); // none is cut off at an edge
+      const py = Math.max(14, ny - this.#radius(place) - 6);
       if (taken.some(([x, y, w]) => Math.abs(x - px) < half + w && Math.abs(y - py) < 15)) continue;
       taken.push([px, py, half]);
       paint.lineWidth = 4;

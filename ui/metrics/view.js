@@ -43,7 +43,7 @@ class MetricsView {
     const figures = flat(found);
     const cards = [
       ["Conversations", "conversations"], ["Graph nodes", "nodes"], ["Graph edges", "edges"], ["New nodes, last hour", "nodes_last_hour"],
-      ["Passages", "passages"], ["with dense vectors", "embedded"], ["Tokens read", "input"], ["Tokens written", "output"],
+      ["Passages", "passages"], ["Dense vectors", "embedded"], ["Tokens read", "input"], ["Tokens written", "output"],
     ];
     by("metrics-cards").replaceChildren(...cards.map(([title, name]) =>
       make("li", { class: "card" }, make("h2", {}, title), make("p", { class: "big" }, short(figures[name])), sparkline(this.history.line(name), title))));

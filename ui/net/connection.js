@@ -5,6 +5,7 @@ import { by } from "../page/elements.js";
 const PATIENCE_MS = 1_500; // shorter breaks are mended before anybody reads of them
 const SHOWN_AGAIN_MS = 2_500;
 
+export const REACHED = "lumina:reached"; // told to the window when a connection is there again: others need not wait
 /** @type {Set<string>} */
 const missing = new Set();
 let timer = 0;
@@ -18,7 +19,8 @@ export function lost(name) {
 
 /** @param {string} name */
 export function connected(name) {
-  if (!missing.delete(name) || missing.size) return;
+  if (!missing.delete(name)) return;
+  if (missing.size) return void dispatchEvent(new Event(REACHED));
   clearTimeout(timer);
   if (by("banner").hidden) return;
   show("back", "Connected again.");

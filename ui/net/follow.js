@@ -1,7 +1,7 @@
 /** Following a stream of events for as long as wanted: a connection that breaks is taken up after the last id. */
 
 import { Refused, request } from "./api.js";
-import { connected, forget, lost } from "./connection.js";
+import { REACHED, connected, forget, lost } from "./connection.js";
 import { readEvents } from "./sse.js";
 
 const SILENT_MS = 45_000; // the server says something every 15 s
@@ -67,17 +67,17 @@ export async function follow({ name, ask, take, signal, begun = () => {}, placed
   }
 }
 
-/** Wait, or until the machine is online again, or until the signal comes. */
+/** Wait, or until the machine is online or the server was reached again, or until the signal comes. */
 function pause(ms, signal) {
   return new Promise((settle) => {
     const end = () => {
       clearTimeout(timer);
-      removeEventListener("online", end);
+      for (const kind of ["online", REACHED]) removeEventListener(kind, end);
       signal.removeEventListener("abort", end);
       settle(undefined);
     };
     const timer = setTimeout(end, ms);
-    addEventListener("online", end);
+    for (const kind of ["online", REACHED]) addEventListener(kind, end);
     signal.addEventListener("abort", end);
   });
 }
