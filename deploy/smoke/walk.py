@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import secrets
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,9 @@ HEALTH: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Where each role says that all is well, and the body. The hub's has details under further keys."""
 TOPIC = "Mandelbrot set"
+PASSAGES = re.compile(r'^lumina_passages\{which="all"\} (\S+)$', re.MULTILINE)
+INDEXED_S = 120.0
+"""What the first passages may take: the model is loaded before."""
 START_S = 300.0
 """What a role may take until it is well: containers start at the same time, on whatever machine there is."""
 
@@ -72,6 +76,7 @@ async def walk(deployment: Deployment, report: Report) -> None:
             await report.step("the task is complete", complete)
             await report.step("POST /nodes on graph-api", node_posted)
         await report.step("events in DuckDB", lambda: _count(deployment, http))
+        await report.step("passages in the index", lambda: _passages(deployment, http))
 
 
 async def _healthy(
@@ -94,6 +99,18 @@ async def _count(deployment: Deployment, http: httpx.AsyncClient) -> str:
 
     async with asyncio.timeout(30):
         return f"{await deployment.until(ask, lambda count: count > 0)} node.add, through masterchat"
+
+
+async def _passages(deployment: Deployment, http: httpx.AsyncClient) -> str:
+    """Whoever indexes, the hub counts what it could find."""
+
+    async def ask() -> int:
+        response = await http.get(deployment.url("hub", "/metrics"))
+        found = PASSAGES.search(response.raise_for_status().text)
+        return int(float(found[1])) if found else 0
+
+    async with asyncio.timeout(INDEXED_S):
+        return f"{await deployment.until(ask, lambda count: count > 0)}, as the hub counts"
 
 
 async def _json(http: httpx.AsyncClient, url: str) -> Any:
