@@ -7,10 +7,12 @@ import json
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+from commands.options import carry_out
 from masterchat import MasterChat
 
 ROOT = Path(__file__).parents[1]
@@ -129,6 +131,25 @@ async def test_a_server_whose_data_dir_is_no_folder_says_so_in_one_line(data: Pa
     assert code == 1
     assert err.startswith(f"lumina: DATA_DIR={data}: File exists; accepted:")
     assert len(err.strip().splitlines()) == 1
+
+
+def test_a_thread_that_hangs_does_not_hold_up_the_end_of_a_command() -> None:
+    begun, release, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def look_up() -> None:
+        begun.set()
+        release.wait(30)
+        ended.set()
+
+    async def work() -> bool:
+        hanging = asyncio.create_task(asyncio.to_thread(look_up))
+        await asyncio.to_thread(begun.wait)
+        return not hanging.done()
+
+    carry_out(work())
+    assert not ended.is_set()
+    release.set()
+    assert ended.wait(30)
 
 
 def children(pid: int) -> set[int]:

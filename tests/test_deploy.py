@@ -222,7 +222,7 @@ async def test_a_worker_that_has_not_looked_for_long_is_healthy_only_while_it_ha
 
 def test_stand_ins_take_the_place_of_services_that_there_are() -> None:
     stand_ins: dict[str, Any] = YAML(typ="safe", pure=True).load(STAND_INS / "compose.yaml")["services"]
-    assert set(stand_ins) == {"qdrant"}
+    assert set(stand_ins) == {"qdrant", "prometheus"}
     assert stand_ins["qdrant"]["image"] == SERVICES["hub-api"]["image"]
     [volume] = stand_ins["qdrant"]["volumes"]
     source, target, _ = volume.split(":")

@@ -55,7 +55,9 @@ def compose(
         override = Path(folder) / "smoke.yaml"
         override.write_text(json.dumps({"services": changes}))  # JSON is YAML
         published = {f"{role.replace('-', '_').upper()}_PORT": str(port) for role, port in ports.items()}
-        env = {**os.environ, **published, "LUMINA_ENV_FILE": str(env_file)}
+        # PYTHONPATH is this program's own (smoke.sh), and podman-compose is Python, too.
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        env = {**inherited, **published, "LUMINA_ENV_FILE": str(env_file)}
         command = [*engine, "-p", "lumina-smoke", "-f", str(ROOT / "deploy/compose.yaml")]
         command += [word for file in (str(override), *files) for word in ("-f", str(Path(file).resolve()))]
         services = [name for name in (*COMPOSED, *(WATCHING if watched else ())) if name not in without]
