@@ -43,6 +43,10 @@ def read_settings(**overrides: Any) -> Settings:
     return settings
 
 
+MAX_THREADS = 32
+"""So many that those which hang leave some to those which close the stores; asyncio's own are six on two cores."""
+
+
 class _LooseThreads(ThreadPoolExecutor):
     """Threads that hold nobody up at the end.
 
@@ -58,7 +62,7 @@ def carry_out(work: Coroutine[Any, Any, bool]) -> None:
     """Run a command's coroutine; False means that it did not come to a good end."""
 
     async def with_loose_threads() -> bool:
-        asyncio.get_running_loop().set_default_executor(_LooseThreads(thread_name_prefix="lumina"))
+        asyncio.get_running_loop().set_default_executor(_LooseThreads(MAX_THREADS))
         return await work
 
     if not asyncio.run(with_loose_threads()):
