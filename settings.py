@@ -6,7 +6,9 @@ read this module; everything below them takes plain arguments.
 
 from __future__ import annotations
 
+import errno
 import getpass
+import os
 import re
 import socket
 from collections.abc import Iterable
@@ -183,6 +185,22 @@ class Settings(BaseSettings):
         if name and getattr(self, name) is None and not (name == "openai_api_key" and self.openai_base_url):
             raise ValueError(f"LLM_PROVIDER={self.llm_provider} needs {name.upper()} to be set")
         return self
+
+    def make_data_dir(self) -> Path:
+        """DATA_DIR, which is there afterwards and can be written to.
+
+        Raises:
+            InvalidSettings: it cannot.
+        """
+        try:
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.data_dir, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, "this user, or this file system, may not write to it")
+        except OSError as error:
+            raise InvalidSettings(
+                f"DATA_DIR={self.data_dir}: {error.strerror}; accepted: a folder to write to"
+            ) from None
+        return self.data_dir
 
     def secrets(self) -> list[str]:
         """Every value that must not be shown: keys, and addresses that may hold a password."""

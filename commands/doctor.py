@@ -114,10 +114,7 @@ async def _settings(settings: Settings) -> Finding:
 
 
 async def _data_dir(settings: Settings) -> Finding:
-    folder = settings.data_dir
-    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        raise Unfit(f"{folder} cannot be written by this user; choose another DATA_DIR")
+    folder = await asyncio.to_thread(settings.make_data_dir)
     free = (await asyncio.to_thread(shutil.disk_usage, folder)).free
     if free < LITTLE_BYTES:
         raise Unfit(f"only {free // 2**20} MB are free in {folder}; make room, or choose another DATA_DIR")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,7 +43,27 @@ def read_settings(**overrides: Any) -> Settings:
     return settings
 
 
+MAX_THREADS = 32
+"""So many that those which hang leave some to those which close the stores; asyncio's own are six on two cores."""
+
+
+class _LooseThreads(ThreadPoolExecutor):
+    """Threads that hold nobody up at the end.
+
+    What matters of their work has been awaited by then. The rest hangs: a name server that has gone away keeps each
+    look-up of Redis for 20 s, and a container that does not end in time is killed.
+    """
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait=False, cancel_futures=True)
+
+
 def carry_out(work: Coroutine[Any, Any, bool]) -> None:
     """Run a command's coroutine; False means that it did not come to a good end."""
-    if not asyncio.run(work):
+
+    async def with_loose_threads() -> bool:
+        asyncio.get_running_loop().set_default_executor(_LooseThreads(MAX_THREADS))
+        return await work
+
+    if not asyncio.run(with_loose_threads()):
         raise typer.Exit(1)

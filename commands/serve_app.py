@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -50,8 +49,7 @@ def serve(
     from serving.roles import ROLES
 
     settings = read_settings(wiki_source=wiki_source, data_dir=data_dir)
-    log = "serve.log" if role is RoleName.all else f"serve-{role.value}.log"
-    _open_server_logs(settings, settings.data_dir / "logs" / log)
+    _open_server_logs(settings, "serve" if role is RoleName.all else f"serve-{role.value}")
     carry_out(run_server(settings, host=host, port=port, role=ROLES[role.value]))
 
 
@@ -93,7 +91,7 @@ def worker(
 
     wanted = [kind.strip() for kind in kinds.split(",") if kind.strip()]
     settings = read_settings(wiki_source=wiki_source, data_dir=data_dir)
-    _open_server_logs(settings)
+    _open_server_logs(settings, "worker")
     carry_out(work(settings, kinds=wanted, concurrency=concurrency))
 
 
@@ -139,6 +137,7 @@ def doctor(
     carry_out(examine(settings, as_json=as_json))
 
 
-def _open_server_logs(settings: Settings, file: Path | None = None) -> None:
-    """A server tells more than a command that somebody watches."""
+def _open_server_logs(settings: Settings, name: str) -> None:
+    """What stays tells more than a command that somebody watches, and keeps it in a file of its own."""
+    file = settings.make_data_dir() / "logs" / f"{name}.log"
     open_logs(level=settings.log_level, format=settings.log_format, secrets=settings.secrets(), file=file)

@@ -7,4 +7,4 @@ set -euo pipefail
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 python=${PYTHON:-$root/.venv/bin/python}
 [[ -x $(command -v -- "$python" || true) ]] || { echo "smoke: $python is not there; run \`make setup\`, or set PYTHON" >&2; exit 2; }
-exec "$python" "$root/deploy/smoke.py" "$@"
+PYTHONPATH=$root exec "$python" -m deploy.smoke "$@"

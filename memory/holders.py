@@ -28,6 +28,9 @@ TTL_S = 15.0
 """A holder that was silent for so long is taken for gone; it renews five times as often."""
 LOOK_EVERY_S = 0.2
 
+RELEASE_S = 2.0
+"""Giving a name back may take so long: a Redis that has gone away is looked up again and again. The name runs out."""
+
 _CLAIM = """
 local held = redis.call('GET', KEYS[1])
 if held and cjson.decode(held).store ~= ARGV[1] then return {held, redis.call('PTTL', KEYS[1])} end
@@ -93,7 +96,8 @@ async def holding(redis: Redis, name: str, data_dir: Path, *, ttl_s: float = TTL
         renewing.cancel()
         await asyncio.wait({renewing})
         with contextlib.suppress(RedisError, OSError):
-            await redis.register_script(_RELEASE)([key], [process])
+            async with asyncio.timeout(RELEASE_S):
+                await redis.register_script(_RELEASE)([key], [process])
 
 
 def _store_id(data_dir: Path) -> str:

@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import ResponseError
 
-from memory import keys, task_scripts
+from memory import keys, lease_scripts, task_scripts
 from memory.leases import Lease, LeaseLost, TaskCancelled, hold, to_json
 from memory.stream_scripts import LEAVE
 from memory.streams import Streams, create_group, max_length
@@ -51,7 +51,7 @@ LONGEST_BLOCK_MS = 2_000
 TIDY_EVERY_S = 10.0
 """How often a worker trims the streams and forgets old tasks, however busy it is."""
 PARKED = "parked"
-"""The name under which tasks wait in the group that were handed to a worker of other kinds; see ``task_scripts``."""
+"""The name under which tasks wait in the group that were handed to a worker of other kinds; see ``lease_scripts``."""
 
 
 class TaskQueue:
@@ -82,8 +82,8 @@ class TaskQueue:
         self._outboxes = {f"{keys.TASKS_ROOT}outbox:{name}": name for name in targets} if clustered else {}
         self._keys = [keys.TASKS_STREAM, *(self._outboxes or targets)]
         self._scripts = {
-            name: redis.register_script(getattr(task_scripts, name.upper()))
-            for name in "submit claim renew complete fail release postpone cancel retry prune".split()
+            name: redis.register_script(script)
+            for name, script in {**task_scripts.SCRIPTS, **lease_scripts.SCRIPTS}.items()
         }
         self._relay = redis.register_script(task_scripts.RELAY)
         self._leave = redis.register_script(LEAVE)

@@ -7,10 +7,12 @@ import json
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+from commands.options import carry_out
 from masterchat import MasterChat
 
 ROOT = Path(__file__).parents[1]
@@ -107,6 +109,47 @@ async def test_a_worker_says_at_the_start_what_it_cannot_do(data: Path) -> None:
     code, _, err = await lumina("worker", "--kinds", "ask", data=data)
     assert code == 1
     assert "QDRANT_URL" in err
+
+
+@pytest.mark.parametrize(
+    ("command", "file"),
+    [
+        (("worker", "--kinds", "ask"), "worker"),
+        (("serve", "--host", "0.0.0.0"), "serve"),
+        (("serve", "--role", "indexer"), "serve-indexer"),
+    ],
+)
+async def test_whatever_stays_logs_to_a_file_of_its_own(data: Path, command: tuple[str, ...], file: str) -> None:
+    code, _, _ = await lumina(*command, data=data)
+    assert code == 1, "each lacks something, and ends after its logs were opened"
+    assert [path.name for path in (data / "logs").glob("*.log")] == [f"{file}.log"]
+
+
+async def test_a_server_whose_data_dir_is_no_folder_says_so_in_one_line(data: Path) -> None:
+    data.touch()  # noqa: ASYNC240  # nothing else runs
+    code, _, err = await lumina("worker", data=data)
+    assert code == 1
+    assert err.startswith(f"lumina: DATA_DIR={data}: File exists; accepted:")
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_a_thread_that_hangs_does_not_hold_up_the_end_of_a_command() -> None:
+    begun, release, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def look_up() -> None:
+        begun.set()
+        release.wait(30)
+        ended.set()
+
+    async def work() -> bool:
+        hanging = asyncio.create_task(asyncio.to_thread(look_up))
+        await asyncio.to_thread(begun.wait)
+        return not hanging.done()
+
+    carry_out(work())
+    assert not ended.is_set()
+    release.set()
+    assert ended.wait(30)
 
 
 def children(pid: int) -> set[int]:

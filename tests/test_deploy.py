@@ -31,6 +31,9 @@ ROLE_OF = {name: service["command"][2] for name, service in SERVICES.items() if 
 """Service → the role that it serves."""
 
 
+STAND_INS = ROOT / "deploy/stand_ins"
+
+
 def instructions() -> list[tuple[str, str]]:
     """The Dockerfile's instructions and their arguments, continued lines joined."""
     lines = [line for line in (ROOT / "deploy/Dockerfile").read_text().splitlines() if not line.startswith("#")]
@@ -215,3 +218,21 @@ async def test_a_worker_that_has_not_looked_for_long_is_healthy_only_while_it_ha
     assert await healthy(redis_url, patience="0")
     await lease.complete()
     assert not await healthy(redis_url, patience="0")
+
+
+def test_stand_ins_take_the_place_of_services_that_there_are() -> None:
+    stand_ins: dict[str, Any] = YAML(typ="safe", pure=True).load(STAND_INS / "compose.yaml")["services"]
+    assert set(stand_ins) == {"qdrant", "prometheus"}
+    assert stand_ins["qdrant"]["image"] == SERVICES["hub-api"]["image"]
+    [volume] = stand_ins["qdrant"]["volumes"]
+    source, target, _ = volume.split(":")
+    _, script, _ = stand_ins["qdrant"]["entrypoint"]
+    assert (ROOT / "deploy" / source / Path(script).relative_to(target)).is_file()  # as compose.yaml's folder has it
+
+
+def test_each_stand_in_is_built_under_the_name_that_compose_asks_for() -> None:
+    readme = (ROOT / "deploy/README.md").read_text()
+    built = dict(re.findall(r"podman build --target (\S+) -t (\S+) ", readme))
+    assert built == {name: SERVICES[name]["image"] for name in ("redis", "prometheus", "alertmanager")}
+    targets = re.findall(r"^FROM \S+ AS (\S+)$", (STAND_INS / "Dockerfile").read_text(), re.MULTILINE)
+    assert set(targets) == set(built)

@@ -131,7 +131,7 @@ async def test_the_smoke_test_walks_through_every_role() -> None:
     code, out, err = await command(str(ROOT / "deploy/smoke.sh"), "--local", "--free-ports")
     assert code == 0, out + err
     rows = out.splitlines()
-    assert len(rows) == 9
+    assert len(rows) == 10
     assert all(" ok " in row for row in rows)
     assert "all is well" in err
 

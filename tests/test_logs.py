@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
@@ -141,6 +142,84 @@ def test_a_full_file_is_put_aside_compressed_and_the_oldest_of_them_go(tmp_path:
     kept += [json.loads(line) for line in (tmp_path / "serve.log").read_text().splitlines()]
     assert [int(line["message"].split()[0]) for line in kept] == list(range(11))
     assert {path for path in older if path.exists()} == set(older[-(RETENTION - 1) :])
+
+
+KEEPER = """
+import sys
+from pathlib import Path
+from logs import close_logs, open_logs
+from loguru import logger
+open_logs(level="INFO", file=Path(sys.argv[1]))
+for line in sys.stdin:
+    logger.info("{} {}", line.strip(), "y" * int(sys.argv[2]))
+    print("written", flush=True)
+close_logs()
+"""
+
+
+class Keeper:
+    """Another process that has its logs in a file, and writes what it is told."""
+
+    def __init__(self, file: Path, length: int = 0) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", KEEPER, str(file), str(length)],
+            cwd=Path(__file__).parents[1],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def tell(self, line: str) -> None:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+        assert self._process.stdout.readline() == "written\n"
+
+    def end(self) -> None:
+        self._process.communicate(timeout=60)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.communicate(timeout=60)
+
+
+def messages(folder: Path) -> dict[str, list[str]]:
+    """File → the first word of each of its records."""
+    return {
+        path.name: [json.loads(line)["message"].split()[0] for line in path.read_text().splitlines()]
+        for path in sorted(folder.glob("*.log"))
+    }
+
+
+def test_a_process_does_not_write_to_the_file_of_another_one(tmp_path: Path) -> None:
+    first, second = Keeper(tmp_path / "worker.log"), Keeper(tmp_path / "worker.log", 1_000_000)
+    first.tell("one")
+    told(file=tmp_path / "worker.log")
+    told(file=tmp_path / "worker.log")  # who opens them again keeps the file
+    second.tell("warm")
+    logger.info("three")
+    logger.remove()
+    for _ in range(10):
+        second.tell("more")  # its file is full and put aside; those of the others stay
+    second.end()
+    first.kill()
+    kept = messages(tmp_path)
+    assert sorted(kept) == ["worker-2.log", "worker-3.log", "worker.log"]
+    assert ["one"] in kept.values()
+    assert ["three"] in kept.values()
+    [full] = [name for name, lines in kept.items() if "more" in lines]
+    [aside] = tmp_path.glob("*.gz")
+    assert aside.name.startswith(full.removesuffix("log"))
+
+
+def test_a_file_is_taken_again_when_its_process_has_ended(tmp_path: Path) -> None:
+    for end in (Keeper.end, Keeper.kill):
+        keeper = Keeper(tmp_path / "worker.log")
+        keeper.tell("here")
+        end(keeper)
+    assert list(messages(tmp_path)) == ["worker.log"]
 
 
 class Terminal(io.StringIO):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,17 @@ def test_the_example_lists_every_variable_with_its_default() -> None:
     read = load_settings(_env_file=ROOT / ".env.example")
     plain = load_settings(_env_file=None)
     assert read.model_dump() == plain.model_dump()
+
+
+@pytest.mark.parametrize("folder", ["file", "file/below", "sealed"])
+def test_a_data_dir_that_cannot_be_written_to_is_one_line_that_names_it(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "sealed").mkdir(mode=0o500)
+    if folder == "sealed" and os.access(tmp_path / "sealed", os.W_OK):
+        pytest.skip("this user may write anywhere")
+    with pytest.raises(InvalidSettings, match=f"^DATA_DIR={tmp_path / folder}: .*; accepted: a folder") as raised:
+        load_settings(data_dir=tmp_path / folder).make_data_dir()
+    assert len(str(raised.value).splitlines()) == 1
 
 
 def test_loopback_is_told_from_the_rest() -> None:

@@ -1,4 +1,5 @@
-"""The same cases on both engines: Qdrant inside the process, and qdrant-client (its local mode stands for a server)."""
+"""The same cases on both engines: Qdrant inside the process, and qdrant-client, whose local mode stands for a server,
+once called directly and once over HTTP."""
 
 from __future__ import annotations
 
@@ -10,12 +11,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from numpy.typing import NDArray
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
+from deploy.stand_ins.qdrant import create_app
 from memory.bm25 import Bm25Encoder
 from memory.passages import Record
 from memory.qdrant_edge_store import QdrantEdgeStore
@@ -78,8 +81,9 @@ async def opened(tmp_path: Path) -> AsyncIterator[Opened]:
                 tmp_path / "passages", dimensions=DIMENSIONS, model="words", payload_indexes=["owner", "title"]
             )
         else:
+            client = AsyncQdrantClient(":memory:") if engine == "server" else over_http()
             store = await QdrantServerStore.open(
-                AsyncQdrantClient(":memory:"),
+                client,
                 "passages",
                 url=":memory:",
                 dimensions=DIMENSIONS,
@@ -94,7 +98,12 @@ async def opened(tmp_path: Path) -> AsyncIterator[Opened]:
         await store.aclose()
 
 
-@pytest.fixture(params=["edge", "server"])
+def over_http() -> AsyncQdrantClient:
+    transport = httpx.ASGITransport(create_app())
+    return AsyncQdrantClient("http://qdrant", check_compatibility=False, transport=transport)
+
+
+@pytest.fixture(params=["edge", "server", "http"])
 async def store(request: pytest.FixtureRequest, opened: Opened) -> VectorStore:
     return await opened(request.param)
 

@@ -108,6 +108,32 @@ async def test_a_turn_counts_its_conversation_and_its_text_is_told_to_nobody(ser
     assert all(set(one) == {"owner", "conversation_id", "turn_id", "role", "characters"} for one in told)
 
 
+async def test_what_models_and_caches_and_streams_did_is_counted(serve: Serve) -> None:
+    async with serve() as client:
+        await client.post("/masterchat/chat", json={**ASK, "mode": "summarise"})
+        await taken_in(client, 1, "plan.done")
+        found = await scraped(client)
+    model = ("ScriptedModel", "given")
+    calls = found["lumina_llm_calls_total", *model]
+    assert calls == found["lumina_llm_first_token_seconds_count", *model] > 0
+    assert found["lumina_llm_first_token_seconds_bucket", "+Inf", *model] == calls
+    # Tokens a second are the one over the other.
+    assert found["lumina_llm_output_tokens_total", *model] > 0
+    assert found["lumina_llm_seconds_total", *model] > 0
+    assert found["lumina_llm_input_tokens_total", *model] == sum(
+        value
+        for (name, *labels), value in found.items()
+        if name == "lumina_agent_tokens_total" and labels[1] == "input"
+    )
+    assert found["lumina_llm_usd_total", *model] == found["lumina_agent_usd_total", "summarise"] == 0
+    for counted in ("fallbacks", "refused"):
+        assert found[f"lumina_llm_{counted}_total", *model] == 0
+    for source in ("hits_memory", "hits_redis", "misses", "shared"):
+        assert found["lumina_embedding_cache_texts_total", source] >= 0
+    for stream, group in (("graph_stream/v1", "masterchat"), ("tasks/v1", "workers"), ("passages/v1", "indexer")):
+        assert found["lumina_stream_pending", group, stream] >= 0
+
+
 async def test_what_was_refused_is_counted_by_agent(serve: Serve) -> None:
     async with serve() as client:
         while (await client.post("/masterchat/chat", json={**ASK, "mode": "crawl"})).status_code != 429:
