@@ -43,15 +43,28 @@ local function park(id, side)
   redis.call(side, root .. 'parked:' .. f[1], id)
   give(f[2], 'parked')
 end
-local function take(id)
-  redis.call('HINCRBY', task(id), 'attempts', 1)
-  local fence = redis.call('HINCRBY', task(id), 'fence', 1)
-  redis.call('HSET', task(id), 'worker', worker, 'started_ms', text(now))
+-- The commonest call of all: what is known is not asked for again. given: the entry is the worker's already.
+local function take(id, given)
+  local fields, at = redis.call('HGETALL', task(id)), {}
+  for i = 1, #fields, 2 do at[fields[i]] = i + 1 end
+  local status, seq, entry = fields[at.status], fields[at.seq], fields[at.entry]
+  local fence = tonumber(fields[at.fence]) + 1
+  local new = {attempts = text(tonumber(fields[at.attempts]) + 1), fence = text(fence), worker = worker,
+    started_ms = text(now), updated_ms = text(now), status = 'running'}
+  local changed = {}
+  for name, value in pairs(new) do
+    changed[#changed + 1], changed[#changed + 2] = name, value
+    local place = at[name] or #fields + 2
+    fields[place - 1], fields[place] = name, value
+  end
+  redis.call('HSET', task(id), unpack(changed))
   redis.call('ZADD', root .. 'leases', text(now + lease_ms), id)
-  give(redis.call('HGET', task(id), 'entry'), worker)
-  move(id, 'running')
-  emit(EVENTS, 'task.start', id, '"worker":' .. cjson.encode(worker))
-  return {1, fence, redis.call('HGETALL', task(id))}
+  if not given then give(entry, worker) end
+  redis.call('ZREM', root .. 'status:' .. status, id)
+  redis.call('ZADD', root .. 'status:running', seq, id)
+  tell(EVENTS, 'task.start', id, fields[at.kind], fields[at.owner], new.attempts, worker,
+    '"worker":' .. cjson.encode(worker))
+  return {1, fence, fields}
 end
 
 -- No lease and no wait is this long: the server's clock was set back since, and nobody must wait for the difference.
@@ -117,7 +130,7 @@ for _ = 1, 100 do
     redis.call('RPUSH', line(f[3], f[4]), id)
     give(entry, 'parked')
   elseif mine[f[3]] then
-    return take(id)
+    return take(id, true)
   else
     park(id, 'RPUSH')
   end
@@ -148,12 +161,16 @@ local id, fence, result = unpack(ARGV)
 local no = denied(id, fence)
 if no == 'done:complete' then return '' end
 if no ~= '' then return no end
-redis.call('HSET', task(id), 'result', result)
+local f = redis.call('HMGET', task(id), 'entry', 'seq', 'started_ms', 'kind', 'owner', 'attempts', 'worker')
+redis.call('XACK', TASKS, GROUP, f[1])
+redis.call('ZREM', root .. 'leases', id)
+redis.call('ZADD', root .. 'finished', text(now), id)
+redis.call('ZREM', root .. 'status:running', id)
+redis.call('ZADD', root .. 'status:complete', f[2], id)
+redis.call('HSET', task(id), 'result', result, 'status', 'complete', 'finished_ms', text(now), 'updated_ms', text(now))
 redis.call('HDEL', task(id), 'error')
-finish(id, 'complete')
-local started = tonumber(redis.call('HGET', task(id), 'started_ms'))
-local seconds = string.format('%.3f', (now - started) / 1000)
-emit(EVENTS, 'task.complete', id, '"seconds":' .. seconds .. ',"result":' .. result)
+local seconds = string.format('%.3f', (now - tonumber(f[3])) / 1000)
+tell(EVENTS, 'task.complete', id, f[4], f[5], f[6], f[7], '"seconds":' .. seconds .. ',"result":' .. result)
 return ''
 """
 )

@@ -14,12 +14,16 @@ local function text(number) return string.format('%.0f', number) end
 local function task(id) return root .. 'task:' .. id end
 
 -- One event about a task. extra: JSON members, already encoded.
+local function tell(stream, type, id, kind, owner, attempts, worker, extra)
+  local data = cjson.encode({kind = kind, owner = owner, attempts = tonumber(attempts)})
+  if extra then data = string.sub(data, 1, -2) .. ',' .. extra .. '}' end
+  return redis.call('XADD', stream, '*', 'type', type, 'ts', text(now), 'agent', worker or '', 'task_id', id,
+    'data', data)
+end
+
 local function emit(stream, type, id, extra)
   local f = redis.call('HMGET', task(id), 'kind', 'owner', 'attempts', 'worker')
-  local data = cjson.encode({kind = f[1], owner = f[2], attempts = tonumber(f[3])})
-  if extra then data = string.sub(data, 1, -2) .. ',' .. extra .. '}' end
-  return redis.call('XADD', stream, '*', 'type', type, 'ts', text(now), 'agent', f[4] or '', 'task_id', id,
-    'data', data)
+  return tell(stream, type, id, f[1], f[2], f[3], f[4], extra)
 end
 
 local function move(id, status)
