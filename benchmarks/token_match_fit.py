@@ -1,12 +1,12 @@
 """Fit the token matcher of ``tools/token_match.py`` and the ranking on top of it, and measure both held out.
 
-    python benchmarks/token_match_fit.py ../shared/data/squad            held-out figures
-    python benchmarks/token_match_fit.py ../shared/data/squad --write    fit on everything, write the matcher's weights
+    python benchmarks/token_match_fit.py ../shared/data/squad            held-out figures, ranking.WEIGHTS
+    python benchmarks/token_match_fit.py ../shared/data/squad --write    and fit on everything, write the weights
 
 Softmax over all sentences of the passages that recall finds, those of the right passage that hold a gold answer being
 right. The projection begins as the main directions of the token states (PCA), so that a short training at a small rate
-is enough; the linear weights of ``tools/ranking.py`` are fitted with it and once more after it, and printed. Held out
-means that nothing answers a question about an article that it was fitted on. ``--cache`` is that of ``reader_fit.py``.
+is enough; linear weights are fitted with it and once more after it. Held out means that nothing answers a question
+about an article that it was fitted on. ``--cache`` is that of ``reader_fit.py``.
 """
 
 from __future__ import annotations
@@ -224,28 +224,55 @@ def report(name: str, titles: NDArray[np.str_], found: Floats) -> None:
         print("{}, mean of {}: recall@1 {:.3f}, recall@3 {:.3f}, best sentence {:.3f}".format(name, what, *values))
 
 
-def held_out(examples: Sequence[Example], states: Tensor, arguments: argparse.Namespace) -> None:
-    """Measure by article folds: without tokens, with the untrained projection, and trained."""
+def held_out(examples: Sequence[Example], states: Tensor, arguments: argparse.Namespace) -> Floats:
+    """Measure by article folds: without tokens, with the untrained projection, and trained.
+
+    Returns:
+        The linear weights to ship. They are fitted on what each fold's matcher says about articles that it has not
+        seen: on its own it is too good, and would be trusted too much.
+    """
     titles = np.array([one.title for one in examples])
     names = sorted(set(titles))
     found = {name: np.zeros((len(examples), 3)) for name in ("without tokens", "tokens, PCA only", "tokens, trained")}
+    met: list[Floats] = [np.zeros((0, 2))] * len(examples)
     for n in range(arguments.folds):
         held = np.isin(titles, names[n :: arguments.folds])
         print(f"held out: {', '.join(names[n :: arguments.folds])}", flush=True)
         seen = [one for one, out in zip(examples, held, strict=True) if not out and one.right.any()]
         new = [one for one, out in zip(examples, held, strict=True) if out]
         for name, rows in found.items():
-            epochs = arguments.epochs if name == "tokens, trained" else 0
-            matcher = train(seen, states, epochs=epochs, seed=arguments.seed)
+            matcher = train(
+                seen, states, epochs=arguments.epochs if name == "tokens, trained" else 0, seed=arguments.seed
+            )
             known, unknown = all_met(matcher, seen), all_met(matcher, new)
             if name == "without tokens":
                 known, unknown = ([0 * each for each in some] for some in (known, unknown))
             rows[held] = figures(new, unknown, fit_linear(seen, known))
+        for place, tokens in zip(np.flatnonzero(held), unknown, strict=True):
+            met[place] = tokens
+    found["tokens, trained, linear weights across folds"] = across(examples, met, titles)
     for name, rows in found.items():
         report(name, titles, rows)
     for title in names:
         before, after = (found[name][titles == title].mean(axis=0) for name in ("without tokens", "tokens, trained"))
         print(f"  {title} ({(titles == title).sum()}): {before.round(3).tolist()} -> {after.round(3).tolist()}")
+    return fit_right(examples, met)
+
+
+def across(examples: Sequence[Example], met: Sequence[Floats], titles: NDArray[np.str_]) -> Floats:
+    """The figures of linear weights fitted on the other articles, on what held-out matchers said about those."""
+    rows = np.zeros((len(examples), 3))
+    for title in set(titles):
+        own, others = np.flatnonzero(titles == title), np.flatnonzero(titles != title)
+        weights = fit_right([examples[n] for n in others], [met[n] for n in others])
+        rows[own] = figures([examples[n] for n in own], [met[n] for n in own], weights)
+    return rows
+
+
+def fit_right(examples: Sequence[Example], met: Sequence[Floats]) -> Floats:
+    """``fit_linear`` on the examples that have a right sentence."""
+    usable = [(one, tokens) for one, tokens in zip(examples, met, strict=True) if one.right.any()]
+    return fit_linear([one for one, _ in usable], [tokens for _, tokens in usable])
 
 
 async def run(arguments: argparse.Namespace) -> None:
@@ -253,16 +280,14 @@ async def run(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1)  # the same sums in the same order on every run
     asked = await ask_all(arguments.data, arguments.cache, elsewhere=ELSEWHERE, seed=arguments.seed)
     examples, states = await read([one for one in asked if one.kind == "answerable" and one.evidence])
-    if not arguments.write:
-        held_out(examples, states, arguments)
-        return
-    matcher = train(examples, states, epochs=arguments.epochs, seed=arguments.seed)
-    linear = matcher.fit_linear([one for one in examples if one.right.any()])
-    matrix, importance = (part.detach().numpy().astype(np.float16) for part in (matcher.matrix, matcher.importance))
-    np.savez_compressed(arguments.out, allow_pickle=False, matrix=matrix, importance=importance)
-    report("on what it was fitted", np.array([one.title for one in examples]),
-           figures(examples, all_met(matcher, examples), linear))  # fmt: skip
-    print(f"{arguments.out}: {arguments.out.stat().st_size} bytes\nranking.WEIGHTS = {tuple(linear.round(2).tolist())}")
+    linear = held_out(examples, states, arguments)
+    print(f"ranking.WEIGHTS = {tuple(linear.round(2).tolist())}", flush=True)
+    if arguments.write:
+        matcher = train(examples, states, epochs=arguments.epochs, seed=arguments.seed)
+        arrays = {"matrix": matcher.matrix, "importance": matcher.importance}
+        kept = {name: array.detach().numpy().astype(np.float16) for name, array in arrays.items()}
+        np.savez_compressed(arguments.out, allow_pickle=False, **kept)
+        print(f"{arguments.out}: {arguments.out.stat().st_size} bytes")
 
 
 def main() -> None:
