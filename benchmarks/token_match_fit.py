@@ -263,7 +263,7 @@ def across(examples: Sequence[Example], met: Sequence[Floats], titles: NDArray[n
     """The figures of linear weights fitted on the other articles, on what held-out matchers said about those."""
     rows = np.zeros((len(examples), 3))
     for title in set(titles):
-        own, others = np.flatnonzero(titles == title), np.flatnonzero(titles != title)
+        own, others = (np.flatnonzero(some).tolist() for some in (titles == title, titles != title))
         weights = fit_right([examples[n] for n in others], [met[n] for n in others])
         rows[own] = figures([examples[n] for n in own], [met[n] for n in own], weights)
     return rows

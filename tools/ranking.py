@@ -1,8 +1,9 @@
-"""How well a sentence answers a question: eight features and a linear model over them.
+"""How well a sentence answers a question: ten features and a linear model over them.
 
-The weights were fitted by ``benchmarks/recall.py DATA --fit`` on the answerable questions of SQuAD's development
-articles: softmax over all sentences of the shortlisted passages, the sentences that hold a gold answer being the right
-ones. What held-out articles gave is in docs/decisions/retrieval.md. Nothing in it knows a title or an id.
+The weights were fitted by ``benchmarks/token_match_fit.py DATA``, those without tokens by ``benchmarks/recall.py DATA
+--fit``, on the answerable questions of SQuAD's development articles: softmax over all sentences of the shortlisted
+passages, the sentences that hold a gold answer being the right ones. What held-out articles gave is in
+docs/decisions/retrieval.md. Nothing in it knows a title or an id.
 """
 
 from __future__ import annotations
