@@ -250,12 +250,12 @@ def held_out(examples: Sequence[Example], states: Tensor, arguments: argparse.Na
             rows[held] = figures(new, unknown, fit_linear(seen, known))
         for place, tokens in zip(np.flatnonzero(held), unknown, strict=True):
             met[place] = tokens
-    found["tokens, trained, linear weights across folds"] = across(examples, met, titles)
+    found["tokens, trained, weights across folds"] = across(examples, met, titles)
     for name, rows in found.items():
         report(name, titles, rows)
     for title in names:
-        before, after = (found[name][titles == title].mean(axis=0) for name in ("without tokens", "tokens, trained"))
-        print(f"  {title} ({(titles == title).sum()}): {before.round(3).tolist()} -> {after.round(3).tolist()}")
+        means = [rows[titles == title].mean(axis=0).round(3).tolist() for rows in found.values()]
+        print(f"  {title} ({(titles == title).sum()}): {means[0]} -> {means[-1]}")
     return fit_right(examples, met)
 
 

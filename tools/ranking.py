@@ -31,7 +31,7 @@ FEATURES = (
     "question's tokens met by tokens of the sentence",
     "the same, or by tokens of the sentence before",
 )
-WEIGHTS = (0.35, 0.23, 3.38, 0.98, 0.32, 0.79, 2.61, 4.66, 15.98, 12.08)
+WEIGHTS = (0.38, 0.24, 3.96, 0.98, 0.63, 0.8, 2.87, 4.8, 13.89, 9.4)
 """One a feature, in this order."""
 WEIGHTS_WITHOUT_TOKENS = (0.4, 0.26, 8.0, 3.25, 2.7, 0.67, 3.05, 7.4, 0.0, 0.0)
 """The same where no token matcher knows the embedding model."""
