@@ -1,9 +1,9 @@
 """Recall: the passages that answer a question, with their sentences scored.
 
 Two searches (dense vectors, BM25) give candidates; the best by the sum of their standardised scores are shortlisted;
-their sentences are embedded and scored, and a passage counts for its best sentence. A span reader, where there is one
-for the embedding model, reads the passage of the best sentence. A passage whose dense vector is
-still to come takes part with its words and its sentences.
+their sentences are embedded and scored, and a passage counts for its best sentence. A token matcher and a span reader,
+where they know the embedding model, compare question and sentences token by token and read the passage of the best one.
+A passage whose dense vector is still to come takes part with its words and its sentences.
 """
 
 from __future__ import annotations
