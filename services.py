@@ -51,6 +51,7 @@ from serving.roles import ALL, Role
 from settings import DEFAULT_OWNER, InvalidSettings, Settings
 from tools.recall import Recall
 from tools.span_reader import span_reader
+from tools.token_match import token_matcher
 from tools.wikipedia.opening import open_source
 from tools.wikipedia.source import NoSource, WikiSource
 
@@ -148,7 +149,7 @@ async def open_runner(
             embedder=embedder,
             budget=budget,
             vectors=vectors,
-            recall=Recall(vectors, embedder, span_reader(embedder)) if vectors else None,
+            recall=Recall(vectors, embedder, span_reader(embedder), token_matcher(embedder)) if vectors else None,
             events=events,
         )
         await stack.enter_async_context(_background(jobs))

@@ -30,6 +30,7 @@ from tools.lexical import stems
 from tools.recall import Recall
 from tools.span_features import question_features, text_features
 from tools.splitter import sentences
+from tools.token_match import token_matcher
 
 TOP = 1
 """Passages read of what recall finds, as an answer does."""
@@ -151,7 +152,7 @@ async def collect(data: Path, *, elsewhere: int, seed: int) -> list[Asked]:
                 await indexer.handle([Delivered(event)])
                 while await indexer.embed_pending():
                     pass
-                recall = Recall(vectors, embedder)
+                recall = Recall(vectors, embedder, tokens=token_matcher(model))
                 for kind, row in tasks:
                     where = [title for title in titles if title != row["title"]] if kind == "elsewhere" else None
                     evidence = await recall.search(row["question"], owner=OWNER, limit=5, titles=where)

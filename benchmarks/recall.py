@@ -35,6 +35,7 @@ from models.embeddings import Embedder
 from tools import reader
 from tools.evidence import Evidence
 from tools.recall import Recall
+from tools.token_match import token_matcher
 
 OWNER = "benchmark"
 LIMIT = 5
@@ -189,7 +190,7 @@ async def run(arguments: argparse.Namespace) -> None:
                 while arguments.embed and await indexer.embed_pending():
                     pass
                 print(f"{len(every)} passages embedded in {time.perf_counter() - start:.1f} s")
-                recall = Recall(vectors, embedder)
+                recall = Recall(vectors, embedder, tokens=None if arguments.fit else token_matcher(model))
                 titles = sorted({passage.title for passage in every})
                 for mode in arguments.retriever:
                     found = [await ask(recall, row, mode, LIMIT) for row in answerable]

@@ -1,4 +1,4 @@
-"""Fit the linear model of the sentence scores in ``tools/ranking.py``.
+"""Fit the linear model of the sentence scores in ``tools/ranking.py`` where no token matcher is.
 
 Each figure printed is held out: the model that answers an article's questions was fitted on the other articles.
 """
@@ -88,4 +88,4 @@ def fit(found: Sequence[Asked]) -> None:
         weights = fit_ranking([one for one in found if one.title != title])
         figures[titles == title] = ranking_figures([one for one in found if one.title == title], weights)
     print("held out: recall@1 {:.3f}, recall@3 {:.3f}, best sentence {:.3f}".format(*figures.mean(axis=0)))
-    print("ranking.WEIGHTS =", tuple(fit_ranking(found).round(2).tolist()))
+    print("ranking.WEIGHTS_WITHOUT_TOKENS =", tuple(fit_ranking(found).round(2).tolist()))

@@ -46,6 +46,7 @@ from models.chat import Chat
 from models.embedding_engine import DEFAULT_MODEL, Engine, Matrix
 from models.embeddings import Embedder
 from models.pair_states import Pair, PairStates
+from models.token_states import TokenStates
 from services import ABANDONED, open_runner
 from settings import load_settings
 from tools.encyclopaedia import ensure_sample
@@ -135,6 +136,10 @@ class TimedEmbedder(Embedder):
     async def read_pairs(self, pairs: Sequence[Pair]) -> list[PairStates]:
         with self._clock.running():
             return await super().read_pairs(pairs)
+
+    async def read_tokens(self, texts: Sequence[str]) -> list[TokenStates]:
+        with self._clock.running():
+            return await super().read_tokens(texts)
 
 
 class Network(Late):

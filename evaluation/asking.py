@@ -18,6 +18,7 @@ from tools.evidence import Evidence
 from tools.reader import read
 from tools.recall import Recall
 from tools.span_reader import span_reader
+from tools.token_match import token_matcher
 
 Progress = Callable[[int], None]
 """Told how many are done so far."""
@@ -51,7 +52,8 @@ class _Watched(Recall):
     def __init__(self, context: Context, mode: Mode) -> None:
         if context.vectors is None:
             raise LuminaError("this process has no vectors: evaluate without QDRANT_URL, on the embedded engine")
-        super().__init__(context.vectors, context.embedder, span_reader(context.embedder), mode=mode)
+        embedder = context.embedder
+        super().__init__(context.vectors, embedder, span_reader(embedder), token_matcher(embedder), mode=mode)
         self.evidence: list[Evidence] = []
 
     async def search(

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from errors import LuminaError
 from models.pair_states import Pair, PairJob, PairStates, compute_pairs
+from models.token_states import TokenJob, TokenStates, compute_tokens
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -155,7 +156,7 @@ class Engine:
         self._device = device
         self._lock = threading.Condition()
         self._urgent: deque[_Job] = deque()
-        self._pairs: deque[PairJob] = deque()
+        self._states: deque[PairJob | TokenJob] = deque()
         self._patient: deque[_Job] = deque()
         self._thread: threading.Thread | None = None
         self._loaded: Future[int] = Future()
@@ -195,11 +196,20 @@ class Engine:
     def submit_pairs(self, pairs: Sequence[Pair]) -> Future[list[PairStates]]:
         """Compute the token states of (question, text) pairs; they are urgent, and few."""
         job = PairJob(pairs)
+        self._submit_states(job)
+        return job.done
+
+    def submit_tokens(self, texts: Sequence[str]) -> Future[list[TokenStates]]:
+        """Compute the token states of texts; they are urgent, and few."""
+        job = TokenJob(texts)
+        self._submit_states(job)
+        return job.done
+
+    def _submit_states(self, job: PairJob | TokenJob) -> None:
         with self._lock:
             self.load()
-            self._pairs.append(job)
+            self._states.append(job)
             self._lock.notify()
-        return job.done
 
     def close(self, wait_s: float | None = None) -> None:
         """End the thread after the slice, or the loading, under way; waiting callers get EngineClosed.
@@ -228,8 +238,8 @@ class Engine:
         factor = 1 if model.device.type == "cpu" else _GPU_FACTOR
         self._loaded.set_result(int(model.get_embedding_dimension() or 0))
         while jobs := self._next():
-            if isinstance(jobs, PairJob):
-                self._compute_pairs(jobs, model, bfloat16)
+            if not isinstance(jobs, list):
+                self._compute_states(jobs, model, bfloat16)
                 continue
             pairs = [(job, place) for job in jobs for place in job.take(factor)]
             try:
@@ -245,26 +255,28 @@ class Engine:
                 job.finish()
         self._fail(EngineClosed(f"the embedder of {self.model_name} was closed"))
 
-    def _compute_pairs(self, job: PairJob, model: SentenceTransformer, bfloat16: bool) -> None:
+    def _compute_states(self, job: PairJob | TokenJob, model: SentenceTransformer, bfloat16: bool) -> None:
         try:
-            states = compute_pairs(model, job.pairs, bfloat16)
-        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+            if isinstance(job, PairJob):
+                job.finish(compute_pairs(model, job.pairs, bfloat16))
+            else:
+                job.finish(compute_tokens(model, job.texts, bfloat16))
+        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError) as error:
+            what = f"{len(job.pairs)} pairs" if isinstance(job, PairJob) else f"the tokens of {len(job.texts)} texts"
             reason = " ".join(str(error).split())[:300]
-            job.fail(EmbeddingFailed(f"{self.model_name} cannot read {len(job.pairs)} pairs: {reason}"))
-        else:
-            job.finish(states)
+            job.fail(EmbeddingFailed(f"{self.model_name} cannot read {what}: {reason}"))
 
-    def _next(self) -> list[_Job] | PairJob:
+    def _next(self) -> list[_Job] | PairJob | TokenJob:
         """The jobs that take part in the next slice; none when closed.
 
-        Pairs first, for their question has been waiting for its vectors before; then all urgent ones together; of the
-        patient ones one at a time, in turn.
+        Token states first, for their question has been waiting for its vectors before; then all urgent ones together;
+        of the patient ones one at a time, in turn.
         """
         with self._lock:
             while not self._closed:
-                while self._pairs:
-                    if not (pairs := self._pairs.popleft()).done.cancelled():
-                        return pairs
+                while self._states:
+                    if not (states := self._states.popleft()).done.cancelled():
+                        return states
                 for waiting in (self._urgent, self._patient):
                     unfinished = [job for job in waiting if not job.done.done()]
                     waiting.clear()
@@ -279,9 +291,9 @@ class Engine:
 
     def _fail(self, error: LuminaError) -> None:
         with self._lock:
-            waiting: list[_Job | PairJob] = [*self._urgent, *self._pairs, *self._patient]
+            waiting: list[_Job | PairJob | TokenJob] = [*self._urgent, *self._states, *self._patient]
             self._urgent.clear()
-            self._pairs.clear()
+            self._states.clear()
             self._patient.clear()
             self._thread = None
             loaded = self._loaded

@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from models.embedding_cache import DAY_S, CacheCounts, VectorCache
 from models.embedding_engine import DEFAULT_MODEL, Engine, Matrix, Precision, declared_dimensions, tokenizer_file
 from models.pair_states import Pair, PairStates
+from models.token_states import TokenStates
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -134,6 +135,16 @@ class Embedder(Embeddings):
             EngineClosed: when the embedder is, or gets, closed.
         """
         return await asyncio.wrap_future(self._engine.submit_pairs(pairs)) if pairs else []
+
+    async def read_tokens(self, texts: Sequence[str]) -> list[TokenStates]:
+        """What the model's transformer makes of each text, token by token; nothing is cached.
+
+        Raises:
+            NoEmbeddingModel: when the model cannot be loaded.
+            EmbeddingFailed: when the model fails, or is not a transformer.
+            EngineClosed: when the embedder is, or gets, closed.
+        """
+        return await asyncio.wrap_future(self._engine.submit_tokens(texts)) if texts else []
 
     async def count_tokens(self, texts: Sequence[str]) -> int:
         """Tokens of texts by the model's own tokenizer; 0 where its file is not on this disk.

@@ -1,8 +1,9 @@
-"""How well a sentence answers a question: eight features and a linear model over them.
+"""How well a sentence answers a question: ten features and a linear model over them.
 
-The weights were fitted by ``benchmarks/recall.py DATA --fit`` on the answerable questions of SQuAD's development
-articles: softmax over all sentences of the shortlisted passages, the sentences that hold a gold answer being the right
-ones. What held-out articles gave is in docs/decisions/retrieval.md. Nothing in it knows a title or an id.
+The weights were fitted by ``benchmarks/token_match_fit.py DATA``, those without tokens by ``benchmarks/recall.py DATA
+--fit``, on the answerable questions of SQuAD's development articles: softmax over all sentences of the shortlisted
+passages, the sentences that hold a gold answer being the right ones. What held-out articles gave is in
+docs/decisions/retrieval.md. Nothing in it knows a title or an id.
 """
 
 from __future__ import annotations
@@ -27,9 +28,13 @@ FEATURES = (
     "span of the expected type",
     "question's word pairs in the passage",
     "best cosine of the passage's sentences",
+    "question's tokens met by tokens of the sentence",
+    "the same, or by tokens of the sentence before",
 )
-WEIGHTS = (0.4, 0.26, 8.0, 3.25, 2.7, 0.67, 3.05, 7.4)
+WEIGHTS = (0.38, 0.24, 3.96, 0.98, 0.63, 0.8, 2.87, 4.8, 13.89, 9.4)
 """One a feature, in this order."""
+WEIGHTS_WITHOUT_TOKENS = (0.4, 0.26, 8.0, 3.25, 2.7, 0.67, 3.05, 7.4, 0.0, 0.0)
+"""The same where no token matcher knows the embedding model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,11 @@ def standardised(scores: Sequence[float | None], missing: float | None) -> list[
 
 
 def sentence_features(
-    question: str, candidates: Sequence[Candidate], cosines: Sequence[NDArray[np.float32]], pool: Sequence[Stems]
+    question: str,
+    candidates: Sequence[Candidate],
+    cosines: Sequence[NDArray[np.float32]],
+    pool: Sequence[Stems],
+    met: Sequence[NDArray[np.float64]] | None = None,
 ) -> NDArray[np.float64]:
     """The features of every sentence of every candidate, shape (sentences, len(FEATURES)).
 
@@ -72,6 +81,7 @@ def sentence_features(
         candidates: The shortlist.
         cosines: For each candidate the cosines of its sentences with the question.
         pool: The words of all candidates, on the shortlist or not; they say which words are rare.
+        met: For each candidate what ``tokens_met`` says of its sentences; None where nothing matches tokens.
     """
     import numpy as np  # not at import time: the module is imported at start
 
@@ -79,11 +89,13 @@ def sentence_features(
     rarity = Rarity(pool)
     weights = {word: rarity(word) for word in asked}
     rows = []
-    for candidate, nearness in zip(candidates, cosines, strict=True):
+    if met is None:
+        met = [np.zeros((len(nearness), 2)) for nearness in cosines]
+    for candidate, nearness, tokens in zip(candidates, cosines, met, strict=True):
         title = set(stems(candidate.title))
         pairs = pairs_covered(asked, stems(f"{candidate.title} {candidate.text}"), rarity)
         before: set[int] = set()
-        for sentence, cosine in zip(candidate.sentences, nearness, strict=True):
+        for sentence, cosine, here in zip(candidate.sentences, nearness, tokens, strict=True):
             words = set(stems(sentence))
             rows.append(
                 (
@@ -95,10 +107,28 @@ def sentence_features(
                     type_cue(question, sentence),
                     pairs,
                     float(nearness.max()),
+                    *here.tolist(),
                 )
             )
             before = words
     return np.array(rows).reshape(-1, len(FEATURES))
+
+
+def tokens_met(best: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float64]:
+    """How well the question's tokens are met by each sentence of a passage, and by it or the one before; to 1.
+
+    Args:
+        best: The best cosine of each token of the question, shape (sentences, tokens of the question).
+        weights: What each of those tokens weighs; they sum to 1.
+
+    Returns:
+        Shape (sentences, 2).
+    """
+    import numpy as np  # not at import time: the module is imported at start
+
+    with_before = best.copy()
+    with_before[1:] = np.maximum(best[1:], best[:-1])
+    return np.stack([best @ weights, with_before @ weights], axis=1).astype(np.float64)
 
 
 def type_cue(question: str, sentence: str) -> float:

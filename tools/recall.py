@@ -1,9 +1,9 @@
 """Recall: the passages that answer a question, with their sentences scored.
 
 Two searches (dense vectors, BM25) give candidates; the best by the sum of their standardised scores are shortlisted;
-their sentences are embedded and scored, and a passage counts for its best sentence. A span reader, where there is one
-for the embedding model, reads the passage of the best sentence. A passage whose dense vector is
-still to come takes part with its words and its sentences.
+their sentences are embedded and scored, and a passage counts for its best sentence. A token matcher and a span reader,
+where they know the embedding model, compare question and sentences token by token and read the passage of the best one.
+A passage whose dense vector is still to come takes part with its words and its sentences.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from memory.vectors import Mode, VectorStore
 from tools.definitions import opens_article_on, possible_titles, subject_of
 from tools.evidence import Evidence, Sentence, describe, with_spans
 from tools.lexical import stems
-from tools.ranking import WEIGHTS, Candidate, sentence_features, standardised
+from tools.ranking import WEIGHTS, WEIGHTS_WITHOUT_TOKENS, Candidate, sentence_features, standardised, tokens_met
 from tools.span_reader import SpanFinder
 from tools.splitter import sentences as sentence_borders
+from tools.token_match import TokenMatcher, match
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,15 +77,23 @@ class Recall:
         vectors: Where the passages are.
         embedder: For the question and for sentences.
         spans: Reads the passage of the best sentence for the short answer; None for no such reading.
+        tokens: Compares question and sentences token by token; None where nothing is fitted to the embedder's model.
         mode: What ``search`` does unless it is told.
     """
 
     def __init__(
-        self, vectors: VectorStore, embedder: Embedder, spans: SpanFinder | None = None, *, mode: Mode = "hybrid"
+        self,
+        vectors: VectorStore,
+        embedder: Embedder,
+        spans: SpanFinder | None = None,
+        tokens: TokenMatcher | None = None,
+        *,
+        mode: Mode = "hybrid",
     ) -> None:
         self._vectors = vectors
         self._embedder = embedder
         self._spans = spans
+        self._tokens = tokens
         self._mode: Mode = mode
 
     async def search(
@@ -176,13 +185,11 @@ class Recall:
         ]
         if not candidates:
             return []
-        # A sentence that says «it» or «they» is near the question only with the title before it.
-        texts = [f"{one.title}: {sentence}" for one in candidates for sentence in one.sentences]
-        near = (await self._embedder.encode(texts, urgent=True)) @ asked
         ends = list(accumulate(len(one.sentences) for one in candidates))
-        cosines = [near[end - len(one.sentences) : end] for one, end in zip(candidates, ends, strict=True)]
+        parts = [slice(end - len(one.sentences), end) for one, end in zip(candidates, ends, strict=True)]
+        near, met = await self._compared(question, asked, candidates, parts)
         pool = [stems(one.hit.record.text) for one in found]
-        features = sentence_features(question, candidates, cosines, pool)
+        features = sentence_features(question, candidates, [near[part] for part in parts], pool, met)
         subject = subject_of(question)
         favour = [
             (PREFERENCE if passage.title in prefer else 0.0)
@@ -190,11 +197,26 @@ class Recall:
             for passage, cut in zip(passages, borders, strict=True)
             for number in range(len(cut))
         ]
-        scores = features @ WEIGHTS + favour
+        scores = features @ (WEIGHTS_WITHOUT_TOKENS if met is None else WEIGHTS) + favour
         return [
-            _evidence(passage, cut, features[end - len(cut) : end], scores[end - len(cut) : end])
-            for passage, cut, end in zip(passages, borders, ends, strict=True)
+            _evidence(passage, cut, features[part], scores[part])
+            for passage, cut, part in zip(passages, borders, parts, strict=True)
         ]
+
+    async def _compared(
+        self, question: str, asked: NDArray[np.float32], candidates: Sequence[Candidate], parts: Sequence[slice]
+    ) -> tuple[NDArray[np.float32], list[NDArray[np.float64]] | None]:
+        """The cosines of all sentences with the question, and for each candidate how its tokens are met."""
+        import numpy as np  # not at import time: the module is imported at start
+
+        # A sentence that says «it» or «they» is near the question only with the title before it.
+        texts = [f"{one.title}: {sentence}" for one in candidates for sentence in one.sentences]
+        if self._tokens is None:
+            return (await self._embedder.encode(texts, urgent=True)) @ asked, None
+        question_read, *read = await self._tokens.read([question, *texts])
+        near = np.stack([one.vector for one in read]) @ asked
+        best = match(question_read, read)
+        return near, [tokens_met(best[part], question_read.weights) for part in parts]
 
 
 def _evidence(
