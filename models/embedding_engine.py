@@ -21,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from errors import LuminaError
-from models.pair_states import Pair, PairJob, PairStates, compute_pairs
-from models.token_states import TokenJob, TokenStates, compute_tokens
+from models.pair_states import Pair, PairStates, compute_pairs
+from models.state_jobs import StatesJob
+from models.token_states import TokenStates, compute_tokens
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -156,7 +157,7 @@ class Engine:
         self._device = device
         self._lock = threading.Condition()
         self._urgent: deque[_Job] = deque()
-        self._states: deque[PairJob | TokenJob] = deque()
+        self._states: deque[StatesJob[Any, Any]] = deque()
         self._patient: deque[_Job] = deque()
         self._thread: threading.Thread | None = None
         self._loaded: Future[int] = Future()
@@ -195,17 +196,17 @@ class Engine:
 
     def submit_pairs(self, pairs: Sequence[Pair]) -> Future[list[PairStates]]:
         """Compute the token states of (question, text) pairs; they are urgent, and few."""
-        job = PairJob(pairs)
+        job = StatesJob(pairs, "pairs", compute_pairs)
         self._submit_states(job)
         return job.done
 
     def submit_tokens(self, texts: Sequence[str]) -> Future[list[TokenStates]]:
         """Compute the token states of texts; they are urgent, and few."""
-        job = TokenJob(texts)
+        job = StatesJob(texts, "texts", compute_tokens)
         self._submit_states(job)
         return job.done
 
-    def _submit_states(self, job: PairJob | TokenJob) -> None:
+    def _submit_states(self, job: StatesJob[Any, Any]) -> None:
         with self._lock:
             self.load()
             self._states.append(job)
@@ -255,18 +256,14 @@ class Engine:
                 job.finish()
         self._fail(EngineClosed(f"the embedder of {self.model_name} was closed"))
 
-    def _compute_states(self, job: PairJob | TokenJob, model: SentenceTransformer, bfloat16: bool) -> None:
+    def _compute_states(self, job: StatesJob[Any, Any], model: SentenceTransformer, bfloat16: bool) -> None:
         try:
-            if isinstance(job, PairJob):
-                job.finish(compute_pairs(model, job.pairs, bfloat16))
-            else:
-                job.finish(compute_tokens(model, job.texts, bfloat16))
+            job.run(model, bfloat16)
         except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError) as error:
-            what = f"{len(job.pairs)} pairs" if isinstance(job, PairJob) else f"the tokens of {len(job.texts)} texts"
             reason = " ".join(str(error).split())[:300]
-            job.fail(EmbeddingFailed(f"{self.model_name} cannot read {what}: {reason}"))
+            job.fail(EmbeddingFailed(f"{self.model_name} cannot read {len(job.asked)} {job.what}: {reason}"))
 
-    def _next(self) -> list[_Job] | PairJob | TokenJob:
+    def _next(self) -> list[_Job] | StatesJob[Any, Any]:
         """The jobs that take part in the next slice; none when closed.
 
         Token states first, for their question has been waiting for its vectors before; then all urgent ones together;
@@ -291,7 +288,7 @@ class Engine:
 
     def _fail(self, error: LuminaError) -> None:
         with self._lock:
-            waiting: list[_Job | PairJob | TokenJob] = [*self._urgent, *self._states, *self._patient]
+            waiting: list[_Job | StatesJob[Any, Any]] = [*self._urgent, *self._states, *self._patient]
             self._urgent.clear()
             self._states.clear()
             self._patient.clear()

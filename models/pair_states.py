@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from errors import LuminaError
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -37,24 +34,6 @@ class PairStates:
     """Shape (tokens of the question, 2): start and end in the question, in code points."""
     offsets: NDArray[np.int64]
     """The same for the text."""
-
-
-class PairJob:
-    """Pairs of one caller, computed in one go."""
-
-    def __init__(self, pairs: Sequence[Pair]) -> None:
-        self.pairs = pairs
-        self.done: Future[list[PairStates]] = Future()
-
-    def finish(self, states: list[PairStates]) -> None:
-        """Hand the states over."""
-        if self.done.set_running_or_notify_cancel():
-            self.done.set_result(states)
-
-    def fail(self, error: LuminaError) -> None:
-        """Tell the caller."""
-        if not self.done.done() and self.done.set_running_or_notify_cancel():
-            self.done.set_exception(error)
 
 
 def compute_pairs(model: SentenceTransformer, pairs: Sequence[Pair], bfloat16: bool) -> list[PairStates]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from errors import LuminaError
 from models.pair_states import LAYERS
 
 if TYPE_CHECKING:
@@ -30,24 +28,6 @@ class TokenStates:
     """Shape (tokens, hidden size): the mean of the last ``pair_states.LAYERS`` layers."""
     ids: NDArray[np.int64]
     """Places of the tokens in the model's vocabulary, shape (tokens,)."""
-
-
-class TokenJob:
-    """Texts of one caller, computed in one go."""
-
-    def __init__(self, texts: Sequence[str]) -> None:
-        self.texts = texts
-        self.done: Future[list[TokenStates]] = Future()
-
-    def finish(self, states: list[TokenStates]) -> None:
-        """Hand the states over."""
-        if self.done.set_running_or_notify_cancel():
-            self.done.set_result(states)
-
-    def fail(self, error: LuminaError) -> None:
-        """Tell the caller."""
-        if not self.done.done() and self.done.set_running_or_notify_cancel():
-            self.done.set_exception(error)
 
 
 def compute_tokens(model: SentenceTransformer, texts: Sequence[str], bfloat16: bool) -> list[TokenStates]:

@@ -25,6 +25,7 @@ APART = {
     "__main__",
     "reader_data",
     "reader_fit",
+    "token_match_fit",
     "reader_network",
     "reader_confidence",
     "recall_fit",
