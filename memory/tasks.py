@@ -13,7 +13,7 @@ import asyncio
 import hashlib
 import time
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any, get_args
 
 from redis.asyncio import Redis
@@ -22,7 +22,6 @@ from redis.exceptions import ResponseError
 
 from memory import keys, lease_scripts, task_scripts
 from memory.leases import Lease, LeaseLost, TaskCancelled, hold, to_json
-from memory.script_batches import ScriptBatches
 from memory.stream_scripts import LEAVE
 from memory.streams import Streams, create_group, max_length
 from memory.task_records import Status, Task, TaskNotRetryable, TaskPage, UnknownTask
@@ -82,9 +81,10 @@ class TaskQueue:
         targets = (keys.GRAPH_STREAM, keys.dead_letters(keys.TASKS_STREAM))
         self._outboxes = {f"{keys.TASKS_ROOT}outbox:{name}": name for name in targets} if clustered else {}
         self._keys = [keys.TASKS_STREAM, *(self._outboxes or targets)]
-        scripts = {**task_scripts.SCRIPTS, **lease_scripts.SCRIPTS}
-        self._batches = None if isinstance(redis, RedisCluster) else ScriptBatches(redis, scripts)
-        self._scripts = {name: redis.register_script(script) for name, script in scripts.items()}
+        self._scripts = {
+            name: redis.register_script(script)
+            for name, script in {**task_scripts.SCRIPTS, **lease_scripts.SCRIPTS}.items()
+        }
         self._relay = redis.register_script(task_scripts.RELAY)
         self._leave = redis.register_script(LEAVE)
         self._full = False
@@ -260,20 +260,15 @@ class TaskQueue:
     async def call(self, script: str, *values: str | int) -> Any:
         """Run one script of the queue by name and pass on what it tells; for ``Lease``."""
         try:
-            reply = await self._run(script, values)
+            reply = await self._scripts[script](self._keys, values)
         except ResponseError as error:
             if "NOGROUP" not in str(error) and "no such key" not in str(error):
                 raise
             await self.setup()
-            reply = await self._run(script, values)
+            reply = await self._scripts[script](self._keys, values)
         if self._outboxes:
             await self.relay()
         return reply
-
-    async def _run(self, script: str, values: Sequence[str | int]) -> Any:
-        if self._batches is None:
-            return await self._scripts[script](self._keys, values)
-        return await self._batches.call(script, self._keys, values)
 
     async def relay(self) -> int:
         """On a cluster, move events from the outboxes to their streams; returns how many were there.
