@@ -25,7 +25,8 @@ from redis.asyncio import Redis
 from benchmarks.engine import open_valkey
 from benchmarks.figures import Figures
 from benchmarks.harness import Work, finish, options, peers, rounds_of, run_peer, take_turns
-from models.embedding_engine import Engine, Matrix
+from models.embedding_engine import Engine
+from models.embedding_model import Matrix
 from models.embeddings import Embedder
 
 EXPECTATION = (

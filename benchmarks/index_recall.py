@@ -41,7 +41,8 @@ from memory.qdrant_edge_folder import create_shard, load_shard
 from memory.qdrant_edge_store import QdrantEdgeStore
 from memory.streams import Event
 from memory.vectors import DENSE, METADATA_KEY, MIN_CANDIDATES, PENDING_KEY, RRF_K, SPARSE, point_payload
-from models.embedding_engine import DEFAULT_MODEL, Engine
+from models.embedding_engine import Engine
+from models.embedding_model import DEFAULT_MODEL
 from models.embeddings import Embedder
 from tools.encyclopaedia import ensure_sample
 from tools.recall import Recall

@@ -43,7 +43,8 @@ from benchmarks.harness import Work, add_peers, finish, options, peers, rounds_o
 from benchmarks.parallel import Late
 from graphs.runs import Runner, new_task_id
 from models.chat import Chat
-from models.embedding_engine import DEFAULT_MODEL, Engine, Matrix
+from models.embedding_engine import Engine
+from models.embedding_model import DEFAULT_MODEL, Matrix
 from models.embeddings import Embedder
 from models.pair_states import Pair, PairStates
 from models.token_states import TokenStates

@@ -12,7 +12,8 @@ from langchain_core.embeddings import Embeddings
 from redis.asyncio import Redis
 
 from models.embedding_cache import DAY_S, CacheCounts, VectorCache
-from models.embedding_engine import DEFAULT_MODEL, Engine, Matrix, Precision, declared_dimensions, tokenizer_file
+from models.embedding_engine import Engine
+from models.embedding_model import DEFAULT_MODEL, Matrix, Precision, declared_dimensions, tokenizer_file
 from models.pair_states import Pair, PairStates
 from models.token_states import TokenStates
 

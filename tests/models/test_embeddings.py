@@ -10,16 +10,8 @@ import pytest
 from redis.asyncio import Redis
 
 from models.embedding_cache import VectorCache
-from models.embedding_engine import (
-    DEFAULT_MODEL,
-    Engine,
-    EngineClosed,
-    NoEmbeddingModel,
-    compute,
-    declared_dimensions,
-    load_model,
-    model_path,
-)
+from models.embedding_engine import Engine, EngineClosed
+from models.embedding_model import DEFAULT_MODEL, NoEmbeddingModel, compute, declared_dimensions, load_model, model_path
 from models.embeddings import Embedder
 
 pytestmark = pytest.mark.slow
