@@ -141,7 +141,16 @@ def _why(found: Plan, now: tuple[Step, ...]) -> str:
     names = " and ".join(step.way for step in now)
     together = " together, for neither needs the other" if len(now) == 2 else " together" if len(now) > 2 else ""
     kind = "least" if found.exact else f"at most {found.cost - found.bound:.3g} s above the least"
-    return f"{names}{together}: first of {len(found.steps)} steps, {found.cost:.4g} s in all, the {kind} expected cost"
+    return f"{names}{together}: {_share(len(now), len(found.steps), f'{found.cost:.4g} s')}, the {kind} expected cost"
+
+
+def _share(now: int, total: int, cost: str) -> str:
+    """How much of a plan runs now, and what all of it costs."""
+    if total == 1:
+        return f"the only step needed, {cost}"
+    if now == total:
+        return f"{'both' if total == 2 else f'all {total}'} steps, {cost} in all"
+    return f"first {'' if now == 1 else f'{now} '}of {total} steps, {cost} in all"
 
 
 class ReplayDiffers(LuminaError):

@@ -67,6 +67,25 @@ def test_a_way_that_is_ruled_out_is_told_with_its_reason(goals: GoalFile) -> Non
     )
 
 
+def test_the_sentence_of_the_log_counts_its_steps_as_people_do(goals: GoalFile) -> None:
+    def why(target: str, *topics: str) -> str:
+        holding = frozenset({"topics_found", *(f"crawled[{topic}]" for topic in topics)})
+        return decide(goals, Situation(targets=(target,), topics=topics, holding=holding)).why
+
+    assert why("replied") == "replied.chat: the only step needed, 5 s, the least expected cost"
+    assert "searchable.text[A]: first of 3 steps, 32.1 s in all" in why("summary_reported", "A")
+    assert " together, for neither needs the other: first 2 of 3 steps, 2.1 s in all" in why("crawl_reported", "A", "B")
+    assert " together, for neither needs the other: both steps, 2 s in all" in why("searchable", "A", "B")
+    assert " together: all 3 steps, 3 s in all" in why("searchable", "A", "B", "C")
+
+
+def test_a_replay_compares_choices_and_not_the_words_of_the_log(goals: GoalFile) -> None:
+    situation = Situation(targets=("replied",), topics=(), holding=frozenset())
+    logged = {**decide(goals, situation).to_json(), "why": "replied.chat: first of 1 steps, 5 s in all, the least"}
+    (again,) = replay(goals, [{"round": 1, "situation": situation.to_json(), "decision": logged}])
+    assert again.why != logged["why"]
+
+
 def test_a_replay_tells_the_round_whose_choice_is_another(goals: GoalFile) -> None:
     situation = Situation(targets=("replied",), topics=(), holding=frozenset())
     logged = decide(goals, situation).to_json()
