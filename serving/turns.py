@@ -279,7 +279,7 @@ async def run_turn(
 ) -> AsyncGenerator[RunEvent, None]:
     """A run, with both sides of it kept in the conversation."""
     conversations, id_ = runner.context.conversations, request.conversation_id or ""
-    asked = Message("user", request.message)
+    asked = Message("user", request.message, {"task_id": task_id})  # who opens the conversation can follow the run
     await conversations.append(request.owner, id_, [asked], idempotency_key=f"{task_id}:user")
     async with aclosing(runner.stream(request, task_id, paid=paid)) as events:
         async for event in events:

@@ -172,6 +172,7 @@ async def test_a_conversation_keeps_what_is_needed_to_show_its_runs_again(live: 
         messages = (await client.get(f"/conversations/{said['conversation_id']}")).json()["messages"]
     metadata = messages[-1]["metadata"]
     run = metadata["run"]
+    assert messages[0]["metadata"] == {"task_id": metadata["task_id"]}  # whoever reads it before the answer can follow
     assert metadata["citations"] == said["citations"] != []
     assert run["outcome"] == said["outcome"]
     assert run["report"]["summaries"] == said["summaries"] != []

@@ -1,11 +1,12 @@
-/** A run of POST /masterchat/chat, followed to its end through broken connections and reloads of the page. */
+/** A run of POST /masterchat/chat, followed to its end through broken connections, reloads of the page and in other tabs. */
 
 import { request, unique } from "../net/api.js";
 import { follow } from "../net/follow.js";
 
 const KEPT = "lumina.run";
+const tabs = new BroadcastChannel("lumina.runs");
 
-/** @typedef {{ message: string, mode: string, conversation: string | null, task: string | null, key: string }} Kept */
+/** @typedef {{ message: string, mode: string, conversation: string | null, task: string | null, key: string, watched: boolean }} Kept watched: it was begun in another tab */
 
 /** The run that went on when the page was left. @returns {Kept | null} */
 export function interrupted() {
@@ -19,14 +20,17 @@ export function interrupted() {
 /** It is not followed any more. */
 export const forget = () => sessionStorage.removeItem(KEPT);
 
+/** Hear of runs that other tabs have begun. @param {(asked: Kept) => void} take */
+export const hear = (take) => tabs.addEventListener("message", ({ data }) => take(data));
+
 export class Run {
   #leaving = new AbortController();
   #stopped = false;
 
-  /** @param {Omit<Kept, "task" | "key"> & Partial<Kept>} asked @param {(kind: string, data: any) => void} take */
+  /** @param {Omit<Kept, "task" | "key" | "watched"> & Partial<Kept>} asked @param {(kind: string, data: any) => void} take */
   constructor(asked, take) {
     /** @type {Kept} */
-    this.asked = { task: null, key: unique(), ...asked };
+    this.asked = { task: null, key: unique(), watched: false, ...asked };
     this.take = take;
   }
 
@@ -53,8 +57,13 @@ export class Run {
         eager: !this.asked.task,
       });
     } finally {
-      forget();
+      if (interrupted()?.key === this.asked.key) forget();
     }
+  }
+
+  /** Follow it no more; who opens its conversation does again. */
+  leave() {
+    this.#leaving.abort();
   }
 
   /** End it for good; its last event says so. */
@@ -72,9 +81,11 @@ export class Run {
     const run = /\/chat\/([0-9a-f-]{36})\/events/.exec(headers.get("Content-Location") ?? "");
     if (!run) return;
     const conversation = /<\/conversations\/([^>]+)>; rel="collection"/.exec(headers.get("Link") ?? "");
+    const told = this.asked.task !== null;
     this.asked.task = run[1];
     this.asked.conversation = conversation?.[1] ?? this.asked.conversation; // the message is not sent any more
     this.#keep();
+    if (!told) tabs.postMessage(this.asked);
     if (this.#stopped) this.stop();
   }
 

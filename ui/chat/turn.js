@@ -128,7 +128,7 @@ export class Turn {
   /** A stored question without an answer. */
   unanswered() {
     this.part.run.hidden = false;
-    this.end("No answer is kept: it was stopped, it failed, or it is still on its way in another tab.");
+    this.end("No answer is kept: it was stopped, it failed, or it is made elsewhere.");
   }
 
   /** How a run ended: the same from its last event and from the conversation. */

@@ -5,7 +5,7 @@ import { announce, by } from "../page/elements.js";
 import { shortcut } from "../page/shortcuts.js";
 import { go, rename } from "../page/views.js";
 import { openConversations } from "./conversations.js";
-import { Run, forget, interrupted } from "./run.js";
+import { Run, forget, hear, interrupted } from "./run.js";
 import { Turn } from "./turn.js";
 
 /** @returns {import("../page/views.js").View} */
@@ -24,6 +24,7 @@ class Chat {
   begun = false;
 
   constructor() {
+    hear((asked) => this.heard(asked));
     this.list = openConversations({ dropped: (id) => id === this.conversation && this.fresh() });
     const box = by("message");
     by("composer").addEventListener("submit", (event) => {
@@ -60,12 +61,12 @@ class Chat {
       this.begun = true;
       const left = interrupted();
       if (left && (!id || id === left.conversation)) {
-        const answered = left.conversation && (await this.showStored(left.conversation, left));
-        if (answered) forget();
+        if (left.conversation) await this.showStored(left.conversation, left);
         else this.ask(left, true);
         return;
       }
     }
+    if (id && id !== this.conversation) this.leave();
     if (id && id !== this.conversation && !this.run) await this.showStored(id);
     else if (id && id !== this.conversation) this.stay();
     else if (!id && this.conversation) rename("chat", this.conversation);
@@ -80,18 +81,34 @@ class Chat {
     this.closeSide();
   }
 
-  /** @returns {Promise<boolean>} see `load` */
+  /** Another tab has asked something. @param {import("./run.js").Kept} asked */
+  heard(asked) {
+    if (asked.conversation !== this.conversation || this.run || by("log").ariaBusy === "true") return;
+    this.ask({ ...asked, watched: true }, true);
+  }
+
+  /** Let a run go on that another tab has begun; one's own would be stopped. */
+  leave() {
+    if (!this.run?.asked.watched) return;
+    this.run.leave();
+    this.run = null;
+    this.busy(false);
+  }
+
+  /** A conversation, and what goes on in it. @param {import("./run.js").Kept | null} left see `load` */
   async showStored(id, left = null) {
     by("log").replaceChildren();
     this.conversation = id;
     this.closeSide();
-    return this.load(null, left);
+    const going = await this.load(null, left);
+    if (going) this.ask(going, true);
+    else forget();
   }
 
   /**
    * A page of stored messages, the latest or those before a number.
-   * @param {number | null} before @param {import("./run.js").Kept | null} left a run that goes on: its question is left out
-   * @returns {Promise<boolean>} whether that run has answered meanwhile
+   * @param {number | null} before @param {import("./run.js").Kept | null} left a run that went on when the page was left
+   * @returns {Promise<any>} the run that goes on, that one or another tab's, as `ask` takes it: its question is left out
    */
   async load(before, left = null) {
     const id = this.conversation;
@@ -99,21 +116,24 @@ class Chat {
     log.setAttribute("aria-busy", "true");
     try {
       const page = await get(`/conversations/${encodeURIComponent(id)}?limit=100${before ? `&before=${before}` : ""}`);
-      if (id !== this.conversation) return false;
+      if (id !== this.conversation) return null;
       const { messages } = page;
-      const answered = messages.some(({ metadata }) => left?.task && metadata?.task_id === left.task);
-      if (!answered && messages.at(-1)?.role === "user" && messages.at(-1).content === left?.message) messages.pop();
+      const last = messages.at(-1);
+      if (left?.task && messages.some(({ role, metadata }) => role !== "user" && metadata?.task_id === left.task)) left = null;
+      if (!left && !before && last?.role === "user" && last.metadata?.task_id)
+        left = { message: last.content, mode: by("mode").value, conversation: id, task: last.metadata.task_id, watched: true };
+      if (left && last?.role === "user" && last.content === left.message) messages.pop();
       const height = document.scrollingElement.scrollHeight;
       log.prepend(...this.turns(messages));
       this.before = page.before;
       const seen = document.scrollingElement;
       seen.scrollTop = before ? seen.scrollTop + seen.scrollHeight - height : seen.scrollHeight;
-      return answered;
+      return left;
     } catch (error) {
-      if (id !== this.conversation) return false;
+      if (id !== this.conversation) return null;
       this.fresh();
       by("chat-note").textContent = error instanceof Refused && error.status === 404 ? "That conversation is not there any more." : error.message;
-      return false;
+      return left;
     } finally {
       log.removeAttribute("aria-busy");
       by("earlier").hidden = !this.before;
@@ -148,6 +168,7 @@ class Chat {
     by("chat-note").textContent = "";
     const turn = this.turn(asked.message, false, asked.mode);
     turn.resumed = resumed;
+    if (asked.watched) turn.part.now.textContent = "asked in another tab …";
     by("log").append(turn.element);
     const run = (this.run = new Run(asked, (kind, data) => this.take(turn, kind, data)));
     this.busy(true);
@@ -157,15 +178,22 @@ class Chat {
       if (!turn.ended && run.stopped) turn.end("stopped");
       else if (!turn.ended) turn.end("its events are no longer kept; the conversation has the answer");
     } catch (error) {
-      turn.fail(resumed && error.status === 404 ? "The run that went on here is no longer kept. Ask again." : error.message);
-      turn.end("not answered");
+      if (resumed && error.status === 404) turn.unanswered();
+      else {
+        turn.fail(error.message);
+        turn.end("not answered");
+      }
       if (error.retryAfterS) turn.rest(error.retryAfterS);
     } finally {
-      this.run = null;
-      this.busy(false);
-      announce(turn.text ? `Answer: ${turn.text}` : "No answer.");
-      this.list.load();
+      if (this.run === run) this.settled(turn); // else it was left
     }
+  }
+
+  settled(turn) {
+    this.run = null;
+    this.busy(false);
+    announce(turn.text ? `Answer: ${turn.text}` : "No answer.");
+    this.list.load();
   }
 
   take(turn, kind, data) {
@@ -189,6 +217,7 @@ class Chat {
   }
 
   fresh() {
+    this.leave();
     if (this.run) return;
     this.conversation = this.before = null;
     by("log").replaceChildren();
@@ -202,7 +231,8 @@ class Chat {
   }
 
   busy(is) {
-    by("send").disabled = by("fresh").disabled = is;
+    by("send").disabled = is;
+    by("fresh").disabled = is && !this.run?.asked.watched;
     by("send").hidden = is;
     by("stop").hidden = !is;
     this.welcome();
