@@ -1,9 +1,11 @@
 /** The list of conversations. */
 
-import { get, query, send } from "../net/api.js";
-import { button, by, make } from "../page/elements.js";
+import { againMs, get, query, send } from "../net/api.js";
+import { button, by, make, say } from "../page/elements.js";
 import { place } from "../page/views.js";
 import { ago, some } from "../page/wording.js";
+
+const AGAIN_MS = 5_000;
 
 /** @param {{ dropped: (id: string) => void }} told */
 export function openConversations(told) {
@@ -16,6 +18,7 @@ export function openConversations(told) {
 
   async function load(after = null) {
     const own = ++latest;
+    if (!list.childElementCount && !note.textContent) say(note, "loading …");
     try {
       const page = await get(`/conversations${query({ after, limit: 30 })}`);
       if (own !== latest) return;
@@ -24,9 +27,12 @@ export function openConversations(told) {
       else list.replaceChildren(...items);
       next = page.next;
       more.hidden = !next;
-      note.textContent = list.childElementCount ? "" : "None yet. What you ask is kept here.";
+      say(note, list.childElementCount ? "" : "None yet. What you ask is kept here.");
     } catch (error) {
-      note.textContent = error.message;
+      if (own !== latest) return;
+      say(note, error.message, true);
+      const ms = againMs(error, AGAIN_MS);
+      if (ms !== null) setTimeout(() => own === latest && load(after), ms);
     }
     mark();
   }
@@ -49,7 +55,7 @@ export function openConversations(told) {
       await send("DELETE", `/conversations/${one.id}`);
     } catch (error) {
       if (error.status !== 404) {
-        note.textContent = error.message;
+        say(note, error.message, true);
         return;
       }
     }

@@ -1,12 +1,14 @@
 /** The chat: conversations, turns, and the box to write in. */
 
-import { Refused, get } from "../net/api.js";
+import { Refused, againMs, get } from "../net/api.js";
 import { announce, by } from "../page/elements.js";
 import { shortcut } from "../page/shortcuts.js";
 import { go, rename } from "../page/views.js";
 import { openConversations } from "./conversations.js";
 import { Run, forget, hear, interrupted } from "./run.js";
 import { Turn } from "./turn.js";
+
+const AGAIN_MS = 5_000;
 
 /** @returns {import("../page/views.js").View} */
 export function open() {
@@ -22,6 +24,7 @@ class Chat {
   /** @type {Run | null} */ run = null;
   before = null;
   begun = false;
+  /** The conversation did not come. */ unread = false;
 
   constructor() {
     hear((asked) => this.heard(asked));
@@ -67,7 +70,7 @@ class Chat {
       }
     }
     if (id && id !== this.conversation) this.leave();
-    if (id && id !== this.conversation && !this.run) await this.showStored(id);
+    if (id && (id !== this.conversation || this.unread) && !this.run) await this.showStored(id);
     else if (id && id !== this.conversation) this.stay();
     else if (!id && this.conversation) rename("chat", this.conversation);
     this.welcome();
@@ -99,6 +102,7 @@ class Chat {
   async showStored(id, left = null) {
     by("log").replaceChildren();
     this.conversation = id;
+    this.unread = false;
     this.closeSide();
     const going = await this.load(null, left);
     if (going) this.ask(going, true);
@@ -117,6 +121,7 @@ class Chat {
     try {
       const page = await get(`/conversations/${encodeURIComponent(id)}?limit=100${before ? `&before=${before}` : ""}`);
       if (id !== this.conversation) return null;
+      by("chat-note").textContent = "";
       const { messages } = page;
       const last = messages.at(-1);
       if (left?.task && messages.some(({ role, metadata }) => role !== "user" && metadata?.task_id === left.task)) left = null;
@@ -131,8 +136,10 @@ class Chat {
       return left;
     } catch (error) {
       if (id !== this.conversation) return null;
-      this.fresh();
-      by("chat-note").textContent = error instanceof Refused && error.status === 404 ? "That conversation is not there any more." : error.message;
+      const gone = error instanceof Refused && error.status === 404;
+      if (gone) this.fresh();
+      else if (!before) this.again(id, againMs(error, AGAIN_MS));
+      by("chat-note").textContent = gone ? "That conversation is not there any more." : error.message;
       return left;
     } finally {
       log.removeAttribute("aria-busy");
@@ -140,6 +147,12 @@ class Chat {
       this.list.select(this.conversation ?? "");
       this.welcome();
     }
+  }
+
+  /** Read a conversation again that did not come, unless somebody has gone on meanwhile. */
+  again(id, ms) {
+    this.unread = true;
+    if (ms !== null) setTimeout(() => this.unread && id === this.conversation && !this.run && this.showStored(id), ms);
   }
 
   turns(messages) {
@@ -220,6 +233,7 @@ class Chat {
     this.leave();
     if (this.run) return;
     this.conversation = this.before = null;
+    this.unread = false;
     by("log").replaceChildren();
     by("earlier").hidden = true;
     by("chat-note").textContent = "";
@@ -240,7 +254,7 @@ class Chat {
   }
 
   welcome() {
-    by("welcome").hidden = by("log").childElementCount > 0 || by("log").ariaBusy === "true";
+    by("welcome").hidden = by("log").childElementCount > 0 || by("log").ariaBusy === "true" || this.unread;
   }
 
   fit() {

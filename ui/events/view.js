@@ -4,7 +4,7 @@ import { query } from "../net/api.js";
 import { follow } from "../net/follow.js";
 import { by, make } from "../page/elements.js";
 import { shortcut } from "../page/shortcuts.js";
-import { clock, count } from "../page/wording.js";
+import { clock, some } from "../page/wording.js";
 
 const KEPT = 400; // rows of the table
 const BACK_MS = 10 * 60 * 1000;
@@ -23,6 +23,8 @@ class EventsView {
   #drawing = 0;
   #heard = 0;
   #shown = false;
+  #cleared = false;
+  /** All that had happened before is shown. */ #caughtUp = false;
 
   constructor() {
     by("events-form").addEventListener("submit", (event) => {
@@ -56,6 +58,7 @@ class EventsView {
     this.following = null;
     this.lastId = null;
     this.clear();
+    this.#cleared = false;
     if (this.paused) this.pause();
     else if (this.#shown) this.follow();
   }
@@ -83,6 +86,8 @@ class EventsView {
     const after = `${task ? 0 : Date.now() - BACK_MS}${task ? "" : "-0"}`;
     const path = `/events/stream${query({ streams: streams.join(","), types: by("events-types").value.trim(), task_id: task, after, enrich: 1 })}`;
     note.textContent = "";
+    this.#caughtUp = false;
+    this.#tell();
     const guessed = this.lastId === null; // where to begin is a time then, and an empty stream has none so late
     let connections = 0;
     try {
@@ -93,7 +98,15 @@ class EventsView {
         lastId: this.lastId,
         begun: () => {
           connections++;
+          note.textContent = "";
+        },
+        placed: (all) => {
+          if (this.#caughtUp || !all) return;
+          this.#caughtUp = true;
           this.#tell();
+        },
+        troubled: (error) => {
+          if (own === this.following) note.textContent = error.message;
         },
         take: (kind, data, id) => {
           if (own !== this.following) return;
@@ -104,7 +117,8 @@ class EventsView {
         },
       });
     } catch (error) {
-      if (own === this.following) note.textContent = error.message;
+      if (own !== this.following) return;
+      note.textContent = error.message;
       this.following = null;
     }
   }
@@ -124,6 +138,7 @@ class EventsView {
   }
 
   clear() {
+    this.#cleared ||= this.#heard > 0;
     this.waiting = [];
     this.#heard = 0;
     by("events-list").replaceChildren();
@@ -131,9 +146,19 @@ class EventsView {
   }
 
   #tell() {
-    by("events-count").textContent = `${count(this.#heard)} events${this.paused ? ", paused" : ""}`;
+    by("events-count").textContent = `${some(this.#heard, "event")}${this.paused ? ", paused" : ""}`;
+    by("events-empty").textContent = this.#nothing();
     by("events-empty").hidden = by("events-list").childElementCount > 0;
     by("events-list").parentElement.hidden = !by("events-empty").hidden;
+  }
+
+  /** Why the table is empty. */
+  #nothing() {
+    if (!this.#caughtUp && !this.paused) return "loading …";
+    const coming = this.paused ? "" : " Events show up here as they come.";
+    if (this.#cleared) return `Cleared.${coming}`;
+    if (by("events-task").value.trim()) return `Nothing is kept of this task.${coming}`;
+    return `Nothing ${by("events-types").value.trim() ? "of these types " : ""}in the last ten minutes.${coming}`;
   }
 
   toggle(line) {

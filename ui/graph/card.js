@@ -2,7 +2,7 @@
 
 import { get, query } from "../net/api.js";
 import { linked, listCitations } from "../chat/cited.js";
-import { address, button, make } from "../page/elements.js";
+import { address, button, make, say } from "../page/elements.js";
 import { some } from "../page/wording.js";
 
 const SHOWN = 30;
@@ -28,15 +28,16 @@ export async function showCard(card, store, place, choose) {
   );
   card.hidden = false;
   if (!node.read) return;
+  const note = summary.appendChild(make("p", { class: "soft" }, "loading …"));
   try {
     const [found] = (await get(`/summaries${query({ topic: node.title })}`)).summaries;
     if (!summary.isConnected) return;
-    if (!found) return summary.append(make("p", { class: "soft" }, "Not summarised yet."));
+    if (!found) return void (note.textContent = "Not summarised yet.");
     const sources = make("ol", { class: "citations", "aria-label": "Sources of the summary" });
     listCitations(sources, found.citations);
-    summary.append(make("p", {}, ...linked(found.text, found.citations)), make("details", {}, make("summary", {}, "Sources"), sources));
+    summary.replaceChildren(make("p", {}, ...linked(found.text, found.citations)), make("details", {}, make("summary", {}, "Sources"), sources));
   } catch (error) {
-    summary.append(make("p", { class: "soft" }, error.message));
+    say(note, error.message, true);
   }
 }
 

@@ -1,8 +1,8 @@
 /** The knowledge graph: what is there, and what comes in while a crawl runs. */
 
-import { get, query } from "../net/api.js";
+import { againMs, get, query } from "../net/api.js";
 import { listen, told } from "../net/mux.js";
-import { announce, by, button, make } from "../page/elements.js";
+import { announce, by, button, make, say } from "../page/elements.js";
 import { shortcut } from "../page/shortcuts.js";
 import { rename } from "../page/views.js";
 import { count, some } from "../page/wording.js";
@@ -13,6 +13,7 @@ import { GraphStore } from "./store.js";
 
 const MOST = 5_000; // nodes that are asked for at the start
 const FOUND = 8;
+const AGAIN_MS = 5_000;
 
 /** @returns {import("../page/views.js").View} */
 export function open() {
@@ -27,6 +28,9 @@ class GraphView {
   #sent = 0;
   #waiting = 0;
   #loading = null;
+  #again = 0;
+  /** What the note says when nothing is searched for. */
+  #said = ["", false];
 
   constructor() {
     this.canvas = new GraphCanvas(by("graph-canvas"), this.store);
@@ -58,20 +62,28 @@ class GraphView {
 
   /** The graph as the server has it; what came meanwhile stays. */
   async load() {
-    const note = by("graph-note");
-    note.textContent = "loading …";
+    clearTimeout(this.#again);
+    this.#say("loading …");
     try {
       await told();
       const graph = await get(`/graph${query({ format: "json", limit: MOST })}`);
       for (const node of graph.nodes) this.store.addNode(node);
       for (const edge of graph.edges) this.store.addEdge(edge);
-      note.textContent = graph.truncated ? `only the first ${count(MOST)} nodes are shown` : "";
+      this.#say(graph.truncated ? `only the first ${count(MOST)} nodes are shown` : "");
       this.#changed();
       this.#chooseWanted();
+      if (this.wanted) say(by("graph-note"), `there is no node «${this.wanted}» here`);
     } catch (error) {
-      note.textContent = error.message;
-      this.#loading = null;
+      this.#say(error.message, true);
+      const ms = againMs(error, AGAIN_MS);
+      if (ms === null) this.#loading = null; // it is asked for when the view is opened again
+      else this.#again = setTimeout(() => this.load(), ms);
     }
+  }
+
+  #say(words, trouble = false) {
+    this.#said = [words, trouble];
+    say(by("graph-note"), words, trouble);
   }
 
   #grow(change) {
@@ -126,7 +138,8 @@ class GraphView {
       const found = this.store.search(box.value.trim(), FOUND);
       list.replaceChildren(...found.map((place) => make("li", {}, button(this.store.nodes[place].title, () => pick(place)))));
       list.hidden = !found.length;
-      by("graph-note").textContent = box.value.trim() && !found.length ? "nothing found" : "";
+      if (box.value.trim() && !found.length && this.store.nodes.length) say(by("graph-note"), "nothing found");
+      else this.#say(...this.#said);
     };
     const pick = (place) => {
       list.hidden = true;

@@ -1,7 +1,7 @@
 /** The figures of GET /metrics/summary, and how they changed since the page was opened. */
 
-import { get } from "../net/api.js";
-import { by, make } from "../page/elements.js";
+import { againMs, get } from "../net/api.js";
+import { by, make, say } from "../page/elements.js";
 import { clock, count, duration, short } from "../page/wording.js";
 import { bar, sparkline } from "./charts.js";
 import { History } from "./history.js";
@@ -17,6 +17,8 @@ class MetricsView {
   history = new History();
   #timer = 0;
   #reading = false;
+  /** When the figures were read that are shown. */
+  #asOf = "";
 
   show() {
     this.read();
@@ -31,12 +33,19 @@ class MetricsView {
       const found = await get("/metrics/summary");
       this.history.add(flat(found));
       if (document.body.dataset.view === "metrics") this.#paint(found);
-      by("metrics-note").textContent = `as of ${clock(Date.now())}`;
+      this.#asOf = clock(Date.now());
+      say(by("metrics-note"), `as of ${this.#asOf}`);
     } catch (error) {
-      by("metrics-note").textContent = error.message === "Failed to fetch" ? "no connection" : error.message;
+      if (againMs(error, EVERY_MS) === null) this.#stop(); // or it would ask for a key every five seconds
+      say(by("metrics-note"), `${error.message}${this.#asOf && ` The figures are as of ${this.#asOf}.`}`, true);
     } finally {
       this.#reading = false;
     }
+  }
+
+  #stop() {
+    clearInterval(this.#timer);
+    this.#timer = 0;
   }
 
   #paint(found) {

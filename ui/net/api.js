@@ -35,6 +35,15 @@ export async function request(path, options = {}) {
   }
 }
 
+/** After how many ms it is worth while to ask again, `least` or more; null where the answer would be the same. */
+export function againMs(error, least) {
+  if (error instanceof Refused) {
+    const passing = error.status >= 500 || error.status === 429 || error.status === 408;
+    return passing ? Math.max(least, 1000 * (error.retryAfterS ?? 0)) : null;
+  }
+  return error instanceof TypeError || error?.name === "AbortError" ? least : null;
+}
+
 function explain(error) {
   if (error instanceof TypeError) throw new Unreachable("The server cannot be reached. Is it running, and are you online?");
   throw error;

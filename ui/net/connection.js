@@ -10,11 +10,11 @@ export const REACHED = "lumina:reached"; // told to the window when a connection
 const missing = new Set();
 let timer = 0;
 
-/** @param {string} name */
-export function lost(name) {
+/** @param {string} name @param {string} [why] */
+export function lost(name, why = "Connection lost") {
   if (missing.has(name)) return; // its patience runs already
   missing.add(name);
-  if (missing.size === 1) later(PATIENCE_MS, () => show("lost", "Connection lost. Trying again; nothing will be missing."));
+  if (missing.size === 1) later(PATIENCE_MS, () => show("lost", `${why}. Trying again; nothing will be missing.`));
 }
 
 /** @param {string} name */

@@ -1,6 +1,6 @@
 /** Following a stream of events for as long as wanted: a connection that breaks is taken up after the last id. */
 
-import { Refused, request } from "./api.js";
+import { Refused, againMs, request } from "./api.js";
 import { REACHED, connected, forget, lost } from "./connection.js";
 import { readEvents } from "./sse.js";
 
@@ -16,15 +16,18 @@ const LONGEST_WAIT_MS = 10_000;
  * @param {(kind: string, data: any, id: string | null) => boolean | void} options.take true ends it
  * @param {AbortSignal} options.signal
  * @param {(response: Response) => void} [options.begun]
- * @param {() => void} [options.placed] the stream has told its place: what happens from here on is told
+ * @param {(all: boolean) => void} [options.placed] the stream has told its place: what happens from here on is told;
+ *   all of what had happened before, too, where this is true
+ * @param {(error: Error) => void} [options.troubled] it does not work now, and is tried again
  * @param {string | null} [options.lastId]
  * @param {boolean} [options.eager] a refusal of the first request is an error, whatever it is
  * @throws {Refused} when asking again would not help
  */
-export async function follow({ name, ask, take, signal, begun = () => {}, placed = () => {}, lastId = null, eager = false }) {
+export async function follow({ name, ask, take, signal, begun = () => {}, placed = () => {}, troubled = () => {}, lastId = null, eager = false }) {
   let wait = FIRST_WAIT_MS;
   try {
     while (!signal.aborted) {
+      let why = "Connection lost";
       const silence = new AbortController();
       try {
         const [path, init = {}] = ask(lastId);
@@ -44,7 +47,7 @@ export async function follow({ name, ask, take, signal, begun = () => {}, placed
             wait = FIRST_WAIT_MS;
             const ended = text !== null && take(kind, JSON.parse(text), id);
             lastId = id ?? lastId;
-            if (lastId !== null) placed();
+            if (lastId !== null) placed(text === null);
             if (ended) return;
           }
         } finally {
@@ -52,13 +55,14 @@ export async function follow({ name, ask, take, signal, begun = () => {}, placed
         }
       } catch (error) {
         if (signal.aborted) return;
-        if (error instanceof Refused) {
-          if (eager || !(error.status >= 500 || error.status === 429 || error.status === 408)) throw error;
-          wait = Math.max(wait, 1000 * (error.retryAfterS ?? 0));
-        } else if (!(error instanceof TypeError || error?.name === "AbortError")) throw error;
+        const again = againMs(error, wait);
+        if (again === null || (eager && error instanceof Refused)) throw error;
+        wait = again;
+        why = error instanceof Refused ? `The server answers ${error.status}` : "Connection lost";
+        if (error.name !== "AbortError") troubled(error);
       }
       if (signal.aborted) return;
-      lost(name);
+      lost(name, why);
       await pause(wait * (0.75 + Math.random() / 2), signal);
       wait = Math.min(2 * wait, LONGEST_WAIT_MS);
     }

@@ -34,6 +34,13 @@ export function address(url) {
   return make("a", { class: "address", href: url, rel: "noopener noreferrer", target: "_blank" }, url);
 }
 
+/** How something stands, in the colour of trouble where it is one. @param {any} element @param {string} words */
+export function say(element, words, trouble = false) {
+  element.textContent = words;
+  element.classList.toggle("problem", trouble);
+  element.classList.toggle("soft", !trouble);
+}
+
 /** Say something to who listens rather than looks. @param {string} words */
 export function announce(words) {
   by("announcer").textContent = words;

@@ -2,7 +2,7 @@
 
 import { get, query, send } from "../net/api.js";
 import { follow } from "../net/follow.js";
-import { button, by, make } from "../page/elements.js";
+import { button, by, make, say } from "../page/elements.js";
 import { place, rename } from "../page/views.js";
 import { ago, some } from "../page/wording.js";
 import { diagram } from "./diagram.js";
@@ -27,7 +27,9 @@ class PlanView {
   /** The state that was clicked. @type {string | null} */ chosen = null;
   wanted = "";
   drawing = 0;
-  following = false;
+  /** @type {AbortController | null} */ following = null;
+  /** Where to go on. @type {string | null} */ lastId = null;
+  /** The log was read to its end. */ caughtUp = false;
 
   constructor() {
     by("plan-form").addEventListener("submit", (event) => {
@@ -44,16 +46,43 @@ class PlanView {
     this.later();
   }
 
+  /** Nothing is missed: it goes on after the last id when it is looked at again. */
+  hide() {
+    this.following?.abort();
+    this.following = null;
+  }
+
   async follow() {
-    this.following = true;
+    const own = (this.following = new AbortController());
+    const note = by("plan-none");
     const since = Date.now() - BACK_MS;
-    const signal = new AbortController().signal;
+    say(note, "loading …");
     try {
-      await follow({ name: "planner", signal, ask: () => [`/planner/logs${query({ after: `${since}-0` })}`], take: (_, event) => this.take(event) });
+      await follow({
+        name: "planner",
+        signal: own.signal,
+        lastId: this.lastId,
+        ask: () => [`/planner/logs${query({ after: `${since}-0` })}`],
+        take: (_, event, id) => {
+          this.lastId = id ?? this.lastId;
+          this.take(event);
+        },
+        placed: (all) => {
+          if (!all) return;
+          this.caughtUp = true;
+          say(note, "None yet.");
+          this.later();
+        },
+        troubled: (error) => {
+          say(note, error.message, true);
+          this.later();
+        },
+      });
     } catch (error) {
-      by("plan-note").textContent = error.message;
+      say(note, error.message, true);
+      this.following = null;
+      this.later();
     }
-    this.following = false;
   }
 
   take(event) {
@@ -69,14 +98,14 @@ class PlanView {
 
   async imagine(message, mode) {
     const note = by("plan-note");
-    note.textContent = "planning …";
+    say(note, "planning …");
     try {
       const described = await send("POST", "/masterchat/plan", { message, mode });
-      note.textContent = "";
+      say(note, "");
       this.wanted = "imagined";
       this.choose(imagined(message, described));
     } catch (error) {
-      note.textContent = error.message;
+      say(note, error.message, true);
     }
   }
 
@@ -99,7 +128,8 @@ class PlanView {
   async paint() {
     const { run } = this;
     this.paintRuns();
-    by("plan-empty").hidden = Boolean(run);
+    by("plan-empty").hidden = Boolean(run) || !this.caughtUp || this.missing;
+    by("plan-missing").hidden = Boolean(run) || !this.caughtUp || !this.missing;
     by("plan-shown").hidden = !run;
     if (!run) return;
     by("plan-title").textContent = run.title;
@@ -114,6 +144,11 @@ class PlanView {
     by("plan-size").textContent = lattice.complete
       ? `${some(lattice.states.length, "feasible state")} of ${some(lattice.goals.length, "goal")}`
       : `${some(lattice.goals.length, "goal")} make too many states to draw all; shown are those that were passed and what lies directly above`;
+  }
+
+  /** The address names a run that the log does not have. */
+  get missing() {
+    return Boolean(this.wanted) && this.wanted !== "imagined" && !this.runs.has(this.wanted);
   }
 
   endedNow(goal) {
@@ -141,7 +176,7 @@ class PlanView {
       ...newest.map((run) =>
         make("li", {}, make("a", { href: place("plan", run.id), "aria-current": run === this.run && "true" },
           make("span", { class: "title" }, run.title), make("small", {}, `${run.intent} · ${run.status} · ${ago(run.ts)}`)))));
-    by("plan-none").hidden = newest.length > 0;
+    by("plan-none").hidden = newest.length > 0 && !by("plan-none").classList.contains("problem");
   }
 
   paintSteps() {

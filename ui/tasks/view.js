@@ -1,11 +1,12 @@
 /** Tasks: the list, how far each is, and what can be done with it. */
 
-import { get, query, send, unique } from "../net/api.js";
+import { againMs, get, query, send, unique } from "../net/api.js";
 import { listen, told } from "../net/mux.js";
-import { announce, by } from "../page/elements.js";
+import { announce, by, say } from "../page/elements.js";
 import { TaskRow } from "./row.js";
 
 const LOOK_MS = 2_000; // running tasks are asked how far they are
+const AGAIN_MS = 5_000; // after a list that did not come
 const GATHER_MS = 150; // events that come together cause one question
 
 /** @returns {import("../page/views.js").View} */
@@ -21,6 +22,7 @@ class TasksView {
   #looking = 0;
   #latest = 0;
   #shown = false;
+  /** The list is what the server has. */ #known = false;
 
   constructor() {
     by("crawl-form").addEventListener("submit", (event) => {
@@ -52,7 +54,7 @@ class TasksView {
   async load(cursor = null) {
     const own = ++this.#latest;
     const list = by("tasks-list");
-    by("tasks-note").textContent = this.rows.size ? "" : "loading …";
+    say(by("tasks-note"), this.#known ? "" : "loading …");
     try {
       await told();
       const page = await get(`/tasks${query({ status: by("tasks-status").value, cursor, limit: 50 })}`);
@@ -64,9 +66,14 @@ class TasksView {
       for (const task of page.tasks) list.append(this.#row(task).element);
       this.cursor = page.cursor;
       by("tasks-more").hidden = !page.cursor;
-      by("tasks-note").textContent = "";
+      this.#known = true;
+      say(by("tasks-note"), "");
     } catch (error) {
-      by("tasks-note").textContent = error.message;
+      if (own !== this.#latest) return;
+      this.#known = false;
+      say(by("tasks-note"), error.message, true);
+      const ms = againMs(error, AGAIN_MS);
+      if (ms !== null) setTimeout(() => own === this.#latest && this.#shown && this.load(cursor), ms);
     }
     this.#tell();
   }
@@ -114,7 +121,7 @@ class TasksView {
       announce(`Task ${task.kind}: ${task.status}`);
       this.#put(task);
     } catch (error) {
-      by("tasks-note").textContent = error.message;
+      say(by("tasks-note"), error.message, true);
     }
     this.#tell();
   }
@@ -144,14 +151,14 @@ class TasksView {
       const { tasks } = await get("/tasks?status=dead&limit=200");
       for (const task of tasks) await this.act("POST", `/tasks/${encodeURIComponent(task.id)}/retry`);
     } catch (error) {
-      by("tasks-note").textContent = error.message;
+      say(by("tasks-note"), error.message, true);
     }
     by("tasks-dead").disabled = false;
     this.#tell();
   }
 
   #tell() {
-    by("tasks-empty").hidden = this.rows.size > 0;
+    by("tasks-empty").hidden = !this.#known || this.rows.size > 0;
     by("tasks-dead").hidden = ![...this.rows.values()].some((row) => row.task.status === "dead");
   }
 }
