@@ -30,7 +30,7 @@ function candidates({ candidates: found, cost }) {
     ...one.others.map((other) =>
       make("tr", { class: "other" }, make("td", {}), make("td", {}, wayName(other.way, one.goal)),
         make("td", { class: "figure" }, other.total === null ? "–" : `+ ${duration(Math.max(0, other.total - cost))}`),
-        make("td", {}), make("td", {}, other.reason || "the whole plan would cost more"))),
+        make("td", {}), make("td", {}, other.reason || "dearer"))),
   ]);
   const names = ["Goal", "Way", "Cost", "Value", ""].map((name) => make("th", { scope: "col" }, name || make("span", { class: "unseen" }, "Remark")));
   return make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Candidates" },
