@@ -10,7 +10,18 @@ from typing import Annotated
 
 import typer
 
-from commands.options import AsJson, DataDir, Hops, MaxNodes, Source, TaskId, Topics, carry_out, read_settings
+from commands.options import (
+    AsJson,
+    DataDir,
+    Hops,
+    MaxNodes,
+    Source,
+    TaskId,
+    Topics,
+    carry_out,
+    fill_lines,
+    read_settings,
+)
 from commands.serve_app import app as serve_app
 from commands.store_app import app as store_app
 from commands.task_app import app as task_app
@@ -108,7 +119,8 @@ def plan(
     mode: Annotated[str, typer.Option(help="An intent of the goal file, or auto.")] = "auto",
     explain: Annotated[bool, typer.Option("--explain", help="Say why each step, and what others would cost.")] = False,
     replay: Annotated[
-        str | None, typer.Option(metavar="TASK_ID", help="Decide again from this task's log; 1 where one differs.")
+        str | None,
+        typer.Option(metavar="TASK_ID", help="Decide again from this task's log; ends with 1 where one differs."),
     ] = None,
     hops: Hops = 1,
     max_nodes: MaxNodes = 30,
@@ -169,6 +181,7 @@ app.add_typer(store_app)
 app.add_typer(serve_app)
 app.add_typer(task_app, name="tasks")
 app.add_typer(eval_app, name="eval")
+fill_lines(app)
 
 
 def main() -> None:

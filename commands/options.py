@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,6 +32,16 @@ TaskId = Annotated[
     str | None, typer.Option(help="Go on with this task from its last checkpoint, or give the task an id.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+
+def fill_lines(app: typer.Typer) -> None:
+    """Let the help of every command fill the terminal's width: Typer keeps the line breaks of its docstring."""
+    for command in app.registered_commands:
+        text = inspect.cleandoc(command.help or (command.callback and command.callback.__doc__) or "")
+        command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            fill_lines(group.typer_instance)
 
 
 def read_settings(**overrides: Any) -> Settings:

@@ -117,7 +117,7 @@ def doctor(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look at every dependency and setting, and say which is used and why; 1 where one does not work."""
+    """Look at every dependency and setting, and say which is used and why; ends with 1 if one does not work."""
     if url is not None:
         from serving.probe import probe
 

@@ -30,8 +30,12 @@ def sql(
 @app.command()
 def export(
     out: Annotated[Path, typer.Option(help="Folder to write to; made when missing.", file_okay=False)],
-    since: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="First day (UTC).")] = None,
-    until: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last day (UTC).")] = None,
+    since: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help="First day (UTC).")
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help="Last day (UTC).")
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
     """Write the events as Parquet, a folder a day; days that are there completely are left alone."""

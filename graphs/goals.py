@@ -225,7 +225,9 @@ def read_goals(path: Path) -> Source:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise InvalidGoalFile(path, [Problem(1, f"cannot be read ({error.strerror}); set GOAL_FILE")]) from error
+        raise InvalidGoalFile(
+            path, [Problem(1, f"cannot be read ({error.strerror}); name another file, or set GOAL_FILE")]
+        ) from error
     except UnicodeDecodeError as error:
         raise InvalidGoalFile(path, [Problem(1, f"is not UTF-8 text (byte {error.start})")]) from error
     source = read_yaml(text)

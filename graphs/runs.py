@@ -54,6 +54,8 @@ def check_request(goals: GoalFile, request: RunRequest) -> None:
         raise InvalidRequest(f"intent «{request.intent}» is not in the goal file; there are: {known}")
     if not request.message.strip() and not request.topics:
         raise InvalidRequest("neither a message nor a topic was given; one of them is needed")
+    if not all(topic.strip() for topic in request.topics):
+        raise InvalidRequest("a topic is empty; each is the title of an article")
 
 
 @dataclass(frozen=True)

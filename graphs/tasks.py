@@ -123,7 +123,8 @@ def _payload(model: type[Payload], kind: str, payload: Any) -> Payload:
 
 
 def _unfit(kind: str, error: ValidationError, accepted: str = "") -> InvalidTask:
-    found = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'payload'}: {e['msg']}" for e in error.errors())
+    problems = [(".".join(map(str, one["loc"])) or "payload", one["msg"]) for one in error.errors()]
+    found = "; ".join(f"{place}: {words.removeprefix('Value error, ')}" for place, words in problems)
     return InvalidTask(f"the payload of a {kind} task does not fit: {found}{accepted}")
 
 

@@ -129,7 +129,7 @@ class TaskQueue:
         """
         fields: Any = await self._redis.hgetall(_task_key(task_id))
         if b"status" not in fields:
-            raise UnknownTask(f"no task {task_id}; GET /tasks lists yours")
+            raise UnknownTask(f"no task {task_id}; `lumina tasks list` or GET /tasks lists yours")
         return Task.from_hash(fields)
 
     async def list(
@@ -293,7 +293,7 @@ class TaskQueue:
 
     async def _known(self, task_id: str, found: bool) -> Task:
         if not found:
-            raise UnknownTask(f"no task {task_id}; GET /tasks lists yours")
+            raise UnknownTask(f"no task {task_id}; `lumina tasks list` or GET /tasks lists yours")
         return await self.get(task_id)
 
     async def _tidy(self) -> None:

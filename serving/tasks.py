@@ -199,7 +199,7 @@ async def own_task(queue: TaskQueue, task_id: str, owner: str) -> Task:
     """
     task = await queue.get(task_id)
     if task.owner != owner:
-        raise UnknownTask(f"no task {task_id}; GET /tasks lists yours")
+        raise UnknownTask(f"no task {task_id}; `lumina tasks list` or GET /tasks lists yours")
     return task
 
 

@@ -59,6 +59,14 @@ async def test_help_lists_the_commands(data: Path) -> None:
         assert command in out
 
 
+async def test_the_help_fills_the_lines(data: Path) -> None:
+    code, out, _ = await lumina("console", "--help", data=data, COLUMNS="80", NO_COLOR="1")
+    assert code == 0
+    assert "and stays up while the server restarts." in " ".join(out.split())
+    paragraph = out[out.index("`lumina serve`") : out.index("restarts.")].splitlines()
+    assert len(paragraph) == 2, paragraph
+
+
 async def test_the_goals_are_checked_and_drawn(data: Path) -> None:
     code, out, err = await lumina("goals", data=data)
     assert code == 0
@@ -230,4 +238,9 @@ async def test_a_prune_that_is_not_accepted_says_what_is(data: Path) -> None:
     code, _, err = await lumina("prune", "--older-than", "soon", data=data)
     assert code == 1
     assert len(err.strip().splitlines()) == 1
-    assert "30d" in err
+    assert "older_than: 'soon' is no age; accepted are minutes, hours, days and weeks: 90m, 12h, 30d, 8w" in err
+
+
+async def test_a_topic_without_a_name_is_refused_in_one_line(data: Path) -> None:
+    code, _, err = await lumina("crawl", "", data=data)
+    assert (code, err) == (1, "lumina: a topic is empty; each is the title of an article\n")

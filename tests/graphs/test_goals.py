@@ -215,7 +215,8 @@ def test_what_is_no_goal_file_at_all_is_refused(tmp_path: Path, text: str, told:
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidGoalFile, match=r"missing\.yml:1: cannot be read \(No such file or directory\); set"):
+    told = r"missing\.yml:1: cannot be read \(No such file or directory\); name another file, or set GOAL_FILE"
+    with pytest.raises(InvalidGoalFile, match=told):
         load_goals(tmp_path / "missing.yml")
     (tmp_path / "latin.yml").write_bytes(b"version: 1 # caf\xe9\n")
     with pytest.raises(InvalidGoalFile, match=r"latin\.yml:1: is not UTF-8 text \(byte 16\)"):

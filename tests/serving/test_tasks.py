@@ -254,6 +254,7 @@ async def test_owners_do_not_see_each_others_tasks(serve: Serve) -> None:
         ({"kind": "ask"}, "neither a message nor a topic"),
         ({"crawl": ["A"], "kind": "ask"}, "give one of them"),
         ({"crawl": ["A"], "hops": 9}, "hops"),
+        ({"crawl": ["A", " "]}, "a topic is empty"),
         ({"crawl": ["A"], "owner": "bob"}, "owner"),
     ],
 )
