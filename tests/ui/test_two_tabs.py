@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 class Slow(BaseChatModel):
     """Says a word whenever it is allowed to."""
 
-    words: list[str] = ["one ", "two ", "three."]
+    words: tuple[str, ...] = ("one ", "two ", "three.")
     _allowed: asyncio.Semaphore = PrivateAttr(default_factory=lambda: asyncio.Semaphore(0))
 
     @property
@@ -88,9 +88,7 @@ async def test_an_answer_that_is_written_grows_in_every_tab(live: Live, open_pag
         await first.context.close()
 
 
-async def test_a_tab_that_watches_may_leave_and_the_answer_goes_on(
-    live: Live, open_page: OpenPage, site: Any
-) -> None:
+async def test_a_tab_that_watches_may_leave_and_the_answer_goes_on(live: Live, open_page: OpenPage, site: Any) -> None:
     model = Slow()
     async with live(chat=Chat.from_model(model)) as url:
         first = await open_page(replace(site, url=url, key=None))
