@@ -193,6 +193,19 @@ async def test_focus_goes_through_the_page_in_the_order_in_which_it_is_read(site
     assert found == ["skip", "Lumina", *views, "theme", "help-open", *form]
 
 
+async def test_candidates_and_figures_fit_their_places(site: Any, open_page: OpenPage) -> None:
+    page = await open_page(site, "/#/plan", viewport={"width": WIDE, "height": 800})
+    await page.fill("#plan-message", "Where was Gaston Julia born?")
+    await page.press("#plan-message", "Enter")
+    table = page.locator("#plan-detail .scroll")
+    await expect(table).to_contain_text("dearer")
+    assert await table.evaluate("one => one.scrollWidth <= one.clientWidth")
+    await page.click('nav a[href="#/metrics"]')
+    await expect(page.locator("#metrics-cards li")).to_have_count(8)
+    tops = "cards => new Set([...cards.children].map((one) => one.getBoundingClientRect().top)).size"
+    assert await page.locator("#metrics-cards").evaluate(tops) == 1
+
+
 async def test_nothing_moves_for_who_wants_less_motion(site: Any, open_page: OpenPage) -> None:
     moving = """() => document.getAnimations().length"""
     for reduced in ("no-preference", "reduce"):

@@ -120,6 +120,15 @@ async def test_addresses_of_what_is_not_there_say_so(site: Any, open_page: OpenP
     await expect(page.locator("#chat-note")).to_contain_text("not there any more")
 
 
+async def test_the_planner_s_log_is_followed_while_it_is_looked_at_only(site: Any, open_page: OpenPage) -> None:
+    page = await open_page(site, "/#/plan")
+    await expect(page.locator("#plan-none")).to_have_text("None yet.")
+    async with page.expect_event("requestfailed", lambda request: "/planner/logs" in request.url):
+        await page.click('nav a[href="#/chat"]')
+    async with page.expect_request("**/planner/logs*"):
+        await page.click('nav a[href="#/plan"]')
+
+
 async def test_figures_do_not_ask_for_a_key_again_and_again(site: Any, open_page: OpenPage) -> None:
     page = await open_page(replace(site, key=None), "/ui/icon.svg", expected=("401", "404"))
     asked: list[str] = []

@@ -105,6 +105,7 @@ class Chat {
     this.unread = false;
     this.closeSide();
     const going = await this.load(null, left);
+    if (this.run) return; // somebody asked meanwhile
     if (going) this.ask(going, true);
     else forget();
   }

@@ -79,6 +79,7 @@ class PlanView {
         },
       });
     } catch (error) {
+      if (own !== this.following) return;
       say(note, error.message, true);
       this.following = null;
       this.later();
