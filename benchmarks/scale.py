@@ -227,7 +227,7 @@ async def main(figures: Figures, rounds: int, *, short: bool) -> None:
         for _ in range(rounds):
             await events(figures, tenfold)
             await threads(figures, redis, many)
-            await workers(figures, redis, path, (1, 2) if short else (1, 2, 4), 400 if short else 4_000)
+            await workers(figures, redis, path, (1, 2) if short else (1, 2, 4), 400 if short else 20_000)
         await redis.flushall()
         await hubs(figures, redis, path, role, (1, 2), 300 if short else 3_000, rounds)
     note_flatness(figures, EVENTS, since=1_000)

@@ -45,6 +45,8 @@ class Evidence:
     sentences: tuple[Sentence, ...]
     best: int
     """Index of its best sentence."""
+    cosine: float | None = None
+    """Similarity of meaning of the whole passage; None where no search by meaning found it."""
 
     @property
     def best_sentence(self) -> Sentence:

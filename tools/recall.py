@@ -68,6 +68,7 @@ class _Scored:
     hit: Hit
     dense: float
     words: float
+    cosine: float | None
 
 
 class Recall:
@@ -166,7 +167,9 @@ class Recall:
         words_missing = 0.0 if len(by_words) < depth else min(words.values())
         dense = standardised([meaning.get(hit.record.id) for hit in every], dense_missing)
         lexical = standardised([words.get(hit.record.id) for hit in every], words_missing)
-        scored = [_Scored(hit, d, w) for hit, d, w in zip(every, dense, lexical, strict=True)]
+        scored = [
+            _Scored(hit, d, w, meaning.get(hit.record.id)) for hit, d, w in zip(every, dense, lexical, strict=True)
+        ]
         return sorted(scored, key=lambda one: (-(one.dense + one.words), one.hit.record.id))
 
     async def _scored(
@@ -199,8 +202,8 @@ class Recall:
         ]
         scores = features @ (WEIGHTS_WITHOUT_TOKENS if met is None else WEIGHTS) + favour
         return [
-            _evidence(passage, cut, features[part], scores[part])
-            for passage, cut, part in zip(passages, borders, parts, strict=True)
+            _evidence(passage, one.cosine, cut, features[part], scores[part])
+            for passage, one, cut, part in zip(passages, shortlist, borders, parts, strict=True)
         ]
 
     async def _compared(
@@ -220,14 +223,18 @@ class Recall:
 
 
 def _evidence(
-    passage: Passage, borders: Sequence[tuple[int, int]], features: NDArray[np.float64], scores: NDArray[np.float64]
+    passage: Passage,
+    cosine: float | None,
+    borders: Sequence[tuple[int, int]],
+    features: NDArray[np.float64],
+    scores: NDArray[np.float64],
 ) -> Evidence:
     sentences = tuple(
         Sentence(start, end, passage.text[start:end], float(score), tuple(row.tolist()))
         for (start, end), row, score in zip(borders, features, scores, strict=True)
     )
     best = int(scores.argmax())
-    return Evidence(passage, sentences[best].score, sentences, best)
+    return Evidence(passage, sentences[best].score, sentences, best, cosine)
 
 
 class RecallArguments(BaseModel):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from memory.passages import Passage
@@ -140,6 +142,10 @@ def test_confidence_falls_with_what_speaks_against_an_answer() -> None:
     assert denied is not None
     assert denied.confidence < good.confidence
     assert confidence(signals(question, [evidence()])) == good.confidence
+    near, afar = (read(question, [replace(evidence(), cosine=cosine)]) for cosine in (0.8, 0.2))
+    assert near is not None
+    assert afar is not None
+    assert near.confidence > good.confidence > afar.confidence  # not found by meaning: estimated from its sentences
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,7 @@ async def test_best_passage_and_its_best_sentence_come_first(vectors: QdrantEdge
     assert found[0].best_sentence.text == "The lighthouse was built in 1823."
     assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
     for one in found:
+        assert (one.cosine is not None) == embedded
         assert one.score == one.best_sentence.score == max(sentence.score for sentence in one.sentences)
         assert [one.passage.text[s.start : s.end] for s in one.sentences] == [s.text for s in one.sentences]
 
@@ -122,6 +123,7 @@ async def test_dense_and_sparse_keep_the_order_of_one_search(vectors: QdrantEdge
         hits = await vectors.search(question, dense=asked, where={"owner": "ada"}, limit=3, mode=mode)
         found = await recall.search(question, owner="ada", limit=3, mode=mode)
         assert [one.passage.id for one in found] == [hit.record.id for hit in hits]
+        assert [one.cosine for one in found] == [hit.score if mode == "dense" else None for hit in hits]
 
 
 async def test_only_the_shortlist_is_embedded_and_in_one_go(vectors: QdrantEdgeStore) -> None:
