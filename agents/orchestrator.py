@@ -86,9 +86,13 @@ async def find_topics(context: Context, message: str) -> list[str]:
     found = await context.source.search(message, 10)
     if not found:
         raise NoTopic(f"{context.source.name} has nothing on «{message}»; name a topic to start from")
-    asked = terms(message)
-    named = [title for title in found if terms(title) and terms(title) <= asked]
+    named = [title for title in found if _names(message, title)]
     return sorted(named, key=lambda title: -len(terms(title)))[:1] or found[:1]
+
+
+def _names(message: str, title: str) -> bool:
+    """Whether every word of the title stands in the message."""
+    return bool(words := terms(title)) and words <= terms(message)
 
 
 async def await_index(context: Context, owner: str, topic: str, phase: str) -> IndexProgress:
@@ -159,6 +163,11 @@ async def write_report(context: Context, request: OrchestratorInput) -> dict[str
     for topic in request.topics:
         if topic not in told and (known := await context.library.summary(request.owner, context.source.name, topic)):
             document["summaries"].append(known)
+    if document.get("answer", {}).get("abstained"):
+        # The search's first title was a guess, and a wrong one: what it is about would only puzzle who asked.
+        found = request.results.get("topics_found", {}).get("topics", ())
+        guessed = {title for title in found if not _names(request.message, title)}
+        document["summaries"] = [one for one in document["summaries"] if one.get("topic") not in guessed]
     return document
 
 

@@ -16,6 +16,7 @@ from agents.walk import CrawlInput, UnknownTopic
 from graphs.runs import Runner
 
 Lumina = Callable[..., AbstractAsyncContextManager[Runner]]
+TOLD = "Julia set"
 
 
 async def crawl(runner: Runner, topic: str = "Julia set", **more: int) -> None:
@@ -72,6 +73,28 @@ async def test_one_owner_does_not_read_anothers_memory(lumina: Lumina) -> None:
         output = await build_qa(runner.context).ainvoke(QAInput(question="What is a Julia set?", owner="bob"))
     assert output.abstained
     assert output.looked_at == []
+
+
+@pytest.mark.parametrize(
+    ("message", "abstained", "shown"),
+    [("Who won the football cup?", True, []), ("Who ate the Julia set?", True, [TOLD]), ("Who?", False, [TOLD])],
+    ids=["guessed", "named", "answered"],
+)
+async def test_a_topic_that_was_only_guessed_is_not_told_of_without_an_answer(
+    lumina: Lumina, message: str, abstained: bool, shown: list[str]
+) -> None:
+    results = {
+        "topics_found": {"topics": [TOLD]},
+        f"summarised[{TOLD}]": {"topic": TOLD, "text": "It is a set."},
+        "answered": {"answer": "…", "abstained": abstained},
+    }
+    request = OrchestratorInput(action="report", message=message, topics=[TOLD], results=results)
+    async with lumina() as runner:
+        report = (await build_orchestrator(runner.context).ainvoke(request)).report
+        given = request.model_copy(update={"results": {k: v for k, v in results.items() if k != "topics_found"}})
+        asked_for = (await build_orchestrator(runner.context).ainvoke(given)).report
+    assert [one["topic"] for one in report["summaries"]] == shown
+    assert [one["topic"] for one in asked_for["summaries"]] == [TOLD]
 
 
 NOTE = "It is named after Gaston Julia, who described it in 1918."
