@@ -7,13 +7,13 @@ provider's own usage.
 
 from __future__ import annotations
 
+import io
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
 from langchain_core.messages.ai import UsageMetadata
 from pydantic_core import from_json, to_json
 
@@ -24,6 +24,9 @@ from models.failures import REQUEST_FAULTS, REST_S, reason_of, was_dropped, was_
 from models.fallback import FallbackChat, NoModelAnswers
 from models.metering import Bill, charged
 from models.provider import Provider, ProviderDown
+
+if TYPE_CHECKING:
+    import aiohttp
 
 _TOKENS_AROUND_MESSAGE = 16
 _MAX_REASON_CHARS = 2_000
@@ -84,7 +87,7 @@ class Completion:
     def __init__(
         self,
         provider: Provider,
-        response: httpx.Response,
+        response: aiohttp.ClientResponse,
         exits: AsyncExitStack,
         *,
         first: bytes,
@@ -128,7 +131,7 @@ class Completion:
             if left := self._usage.end():
                 yield left
             self.whole = True
-        except httpx.HTTPError as error:
+        except self.provider.failures as error:
             text = f"{self.provider} failed in the middle of its answer: {reason_of(error)}"
             failure = {"message": text, "type": "server_error", "param": None, "code": "answer_cut_short"}
             yield b"data: " + to_json({"error": failure}) + b"\n\n"
@@ -237,18 +240,19 @@ async def _ask(
             bound = len(content) + _TOKENS_AROUND_MESSAGE * len(sent["messages"])
             limit = int(sent.get("max_completion_tokens") or sent["max_tokens"]) * int(sent.get("n") or 1)
             bill = await stack.enter_async_context(charged(budget, scope, provider.model_id, bound, limit))
-        request = endpoint.client.build_request("POST", endpoint.url, content=content, headers=endpoint.headers())
-        response = await endpoint.client.send(request, stream=True)
-        stack.push_async_callback(response.aclose)
-        if response.status_code != 200:
+        response = await endpoint.client.post(
+            endpoint.url, data=io.BytesIO(content), headers=endpoint.headers(), allow_redirects=False
+        )
+        stack.callback(response.release)
+        if response.status != 200:
             await _raise_for(provider, response)
         usage = UsageFilter(shown=bool((body.get("stream_options") or {}).get("include_usage")))
         rest: AsyncIterator[bytes] | None = None
         if streamed:
-            rest = response.aiter_raw()
+            rest = response.content.iter_any()
             first = await anext(rest, b"")
         else:
-            first = await response.aread()
+            first = await response.read()
             usage.usage = from_json(first).get("usage")
             if bill:
                 bill.received(len(first))
@@ -260,14 +264,14 @@ async def _ask(
     return completion
 
 
-async def _raise_for(provider: Provider, response: httpx.Response) -> None:
+async def _raise_for(provider: Provider, response: aiohttp.ClientResponse) -> None:
     """What an answer other than 200 means.
 
     Raises:
         RequestRefused: the request is at fault.
         ProviderDown: the provider is.
     """
-    text = (await response.aread()).decode(errors="replace")[:_MAX_REASON_CHARS]
+    text = (await response.read()).decode(errors="replace")[:_MAX_REASON_CHARS]
     try:
         given = from_json(text)
     except ValueError:
@@ -275,9 +279,9 @@ async def _raise_for(provider: Provider, response: httpx.Response) -> None:
     given = given if isinstance(given, dict) else {}
     error = given.get("error", given.get("message", given.get("detail")))
     error = error if isinstance(error, dict) else {"message": str(error or text or "no reason given")}
-    if response.status_code in REQUEST_FAULTS:
-        raise RequestRefused(provider, response.status_code, error)
-    raise ProviderDown(f"it answered {response.status_code}: {error.get('message')}")
+    if response.status in REQUEST_FAULTS:
+        raise RequestRefused(provider, response.status, error)
+    raise ProviderDown(f"it answered {response.status}: {error.get('message')}")
 
 
 def _counts(usage: Mapping[str, Any]) -> UsageMetadata:
