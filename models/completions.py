@@ -7,6 +7,7 @@ provider's own usage.
 
 from __future__ import annotations
 
+import asyncio
 import io
 import re
 import time
@@ -245,14 +246,13 @@ async def _ask(
         )
         stack.callback(response.release)
         if response.status != 200:
-            await _raise_for(provider, response)
+            await _raise_for(provider, response, endpoint.silence_s)
         usage = UsageFilter(shown=bool((body.get("stream_options") or {}).get("include_usage")))
-        rest: AsyncIterator[bytes] | None = None
+        rest: AsyncIterator[bytes] | None = _pieces(response, endpoint.silence_s)
         if streamed:
-            rest = response.content.iter_any()
             first = await anext(rest, b"")
         else:
-            first = await response.read()
+            first, rest = b"".join([piece async for piece in rest]), None
             usage.usage = from_json(first).get("usage")
             if bill:
                 bill.received(len(first))
@@ -264,14 +264,31 @@ async def _ask(
     return completion
 
 
-async def _raise_for(provider: Provider, response: aiohttp.ClientResponse) -> None:
+async def _pieces(response: aiohttp.ClientResponse, silence_s: float) -> AsyncGenerator[bytes, None]:
+    """What has come, as often as something comes.
+
+    aiohttp (3.14) has a limit of its own, but forgets it where a server mangles a chunk in the middle of a stream.
+
+    Raises:
+        TimeoutError: nothing came for so long.
+    """
+    while True:
+        async with asyncio.timeout(silence_s):
+            data = await response.content.readany()
+        if not data:
+            return
+        yield data
+
+
+async def _raise_for(provider: Provider, response: aiohttp.ClientResponse, silence_s: float) -> None:
     """What an answer other than 200 means.
 
     Raises:
         RequestRefused: the request is at fault.
         ProviderDown: the provider is.
     """
-    text = (await response.read()).decode(errors="replace")[:_MAX_REASON_CHARS]
+    body = b"".join([piece async for piece in _pieces(response, silence_s)])
+    text = body.decode(errors="replace")[:_MAX_REASON_CHARS]
     try:
         given = from_json(text)
     except ValueError:

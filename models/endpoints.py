@@ -39,6 +39,8 @@ class Endpoint:
     """The whole address of ``chat/completions``."""
     key: str | None
     dialect: Dialect
+    silence_s: float
+    """The longest that it may say nothing, before its answer and in the middle of it."""
 
     def headers(self) -> dict[str, str]:
         """What goes with a request. Not compressed, for the bytes are handed on as they come."""

@@ -80,7 +80,8 @@ class Provider(ABC):
             async with self._lock:
                 if self._client is None:
                     self._client = await self._open_client(url, timeout)
-        return Endpoint(self._client, f"{url}/chat/completions", key, dialect)
+        assert timeout.read, "no provider may be silent for ever"
+        return Endpoint(self._client, f"{url}/chat/completions", key, dialect, timeout.read)
 
     async def _open_client(self, url: str, timeout: httpx.Timeout) -> aiohttp.ClientSession:
         client = await open_client(url, timeout, idle_s=IDLE_S, trust_env=not is_local(url))
