@@ -248,16 +248,15 @@ async def _ask(
         if response.status != 200:
             await _raise_for(provider, response, endpoint.silence_s)
         usage = UsageFilter(shown=bool((body.get("stream_options") or {}).get("include_usage")))
-        rest: AsyncIterator[bytes] | None = _pieces(response, endpoint.silence_s)
-        if streamed:
-            first = await anext(rest, b"")
-        else:
-            first, rest = b"".join([piece async for piece in rest]), None
+        pieces = _pieces(response, endpoint.silence_s)
+        first = await anext(pieces, b"") if streamed else b"".join([piece async for piece in pieces])
+        if not first or not (streamed or first.lstrip().startswith(b"{")):
+            raise ProviderDown(f"{provider} sent nothing that is a chat completion")
+        if not streamed:
             usage.usage = from_json(first).get("usage")
             if bill:
                 bill.received(len(first))
-        if not first or not (streamed or first.lstrip().startswith(b"{")):
-            raise ProviderDown(f"{provider} sent nothing that is a chat completion")
+        rest = pieces if streamed else None
         completion = Completion(provider, response, stack.pop_all(), first=first, rest=rest, usage=usage, bill=bill)
     if not streamed:
         await completion.aclose()

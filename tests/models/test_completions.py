@@ -167,12 +167,13 @@ async def test_a_server_that_comes_back_when_it_is_revived_is_asked_again(tmp_pa
         (STREAMED, b"what?\r\n\r\n"),
         (ASKED, sized(WHOLE)[:-9]),
         (ASKED, sized(b"<html>")),
+        (ASKED, sized(b"[]")),
         (STREAMED, sized(b"", "Location: /v1/elsewhere", status="307 Temporary Redirect")),
         (STREAMED, sized(WHOLE, f"X-Long: {'x' * 100_000}")),
         (ASKED, sized(b"{}", status="503 Service Unavailable")),
         (STREAMED, chunked(b"").replace(b"0\r\n", b"zz\r\n")),
     ],
-    ids="dropped nonsense cut html redirect header 503 chunk".split(),
+    ids="dropped nonsense cut html list redirect header 503 chunk".split(),
 )
 async def test_a_server_that_gives_no_answer_is_told_of_in_one_line(
     tmp_path: Path, body: dict[str, Any], reply: bytes | None
@@ -190,7 +191,7 @@ async def test_a_server_that_gives_no_answer_is_told_of_in_one_line(
 async def test_silence_before_the_first_byte_is_a_timeout(tmp_path: Path) -> None:
     server = Server(b"")
     async with asking(server, tmp_path, read_timeout_s=0.2) as chat:
-        with pytest.raises(NoModelAnswers, match="(?i)timeout"):
+        with pytest.raises(NoModelAnswers, match=r"(?i)timeout"):
             await ask(chat, STREAMED)
         await asyncio.wait_for(server.hung_up.wait(), 60)
     assert len(server.requests) == 1, "a server that does not answer in time is not asked again"
