@@ -44,7 +44,8 @@ class Endpoint:
 
     def headers(self) -> dict[str, str]:
         """What goes with a request. Not compressed, for the bytes are handed on as they come."""
-        named = urlsplit(self.url).username is not None  # a user in the address is sent in place of a key
+        parts = urlsplit(self.url)
+        named = parts.username or parts.password  # aiohttp sends them, in place of a key
         key = {"authorization": f"Bearer {self.key}"} if self.key and not named else {}
         return {"content-type": "application/json", "accept-encoding": "identity", **key}
 
