@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack
@@ -25,14 +24,13 @@ from models.failures import REQUEST_FAULTS, REST_S, reason_of, was_dropped, was_
 from models.fallback import FallbackChat, NoModelAnswers
 from models.metering import Bill, charged
 from models.provider import Provider, ProviderDown
+from models.usage import UsageFilter
 
 if TYPE_CHECKING:
     import aiohttp
 
 _TOKENS_AROUND_MESSAGE = 16
 _MAX_REASON_CHARS = 2_000
-_USAGE = re.compile(rb'"usage"\s*:\s*\{')
-_NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 
 
 class RequestRefused(LuminaError):
@@ -43,43 +41,6 @@ class RequestRefused(LuminaError):
         self.error = error
         """OpenAI's error object, as far as the provider gave one."""
         super().__init__(f"{provider}: {error.get('message')}")
-
-
-class UsageFilter:
-    """Finds the usage in a stream of server-sent events, and hides the chunk of it where nobody asked for it."""
-
-    def __init__(self, *, shown: bool) -> None:
-        self.usage: dict[str, Any] | None = None
-        """The provider's own counts, once they have come."""
-        self._shown = shown
-        self._rest = b""
-
-    def feed(self, data: bytes) -> bytes:
-        """What may go on now; an event that is not whole yet is held back."""
-        if self._rest:
-            data = self._rest + data
-        end = _end_of_events(data)
-        data, self._rest = data[:end], data[end:]
-        if _USAGE.search(data):
-            events = re.split(rb"(?<=\n\n)|(?<=\r\n\r\n)", data)
-            return b"".join(event for event in events if not self._takes(event))
-        return data
-
-    def end(self) -> bytes:
-        """What is left when the provider has closed the stream."""
-        rest, self._rest = self._rest, b""
-        return b"" if _USAGE.search(rest) and self._takes(rest) else rest
-
-    def _takes(self, event: bytes) -> bool:
-        """Note the usage of an event; whether it is to be hidden."""
-        if not _USAGE.search(event):
-            return False
-        try:
-            chunk = from_json(event.strip().removeprefix(b"data:").strip())
-        except ValueError:
-            return False  # an event of several lines, which no provider sends; it is handed on untouched
-        self.usage = chunk.get("usage") or self.usage
-        return not self._shown and bool(_NO_CHOICES.search(event))
 
 
 class Completion:
@@ -303,11 +264,3 @@ async def _raise_for(provider: Provider, response: aiohttp.ClientResponse, silen
 def _counts(usage: Mapping[str, Any]) -> UsageMetadata:
     read, written = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
     return UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)
-
-
-def _end_of_events(data: bytes) -> int:
-    """Where the last whole event ends."""
-    if data.endswith(b"\n\n"):
-        return len(data)
-    lf, crlf = data.rfind(b"\n\n"), data.rfind(b"\r\n\r\n")
-    return max(lf + 2 if lf >= 0 else 0, crlf + 4 if crlf >= 0 else 0)

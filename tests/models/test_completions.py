@@ -188,6 +188,16 @@ async def test_a_server_that_gives_no_answer_is_told_of_in_one_line(
     assert len(server.requests) <= 3
 
 
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"])
+async def test_only_the_chunk_of_the_usage_is_taken_out_of_what_came_together(tmp_path: Path, end: bytes) -> None:
+    told = b'data: {"choices": [], "usage": {"prompt_tokens": 3}}\n\n'
+    together = b"".join([CHUNK, CHUNK, told, DONE]).replace(b"\n\n", end)
+    async with asking(Server(chunked(together[:40], together[40:], b"")), tmp_path) as chat:
+        completion = await chat.complete(STREAMED, scope="s")
+        assert await text_of(completion) == b"".join([CHUNK, CHUNK, DONE]).replace(b"\n\n", end)
+        assert completion.usage == {"prompt_tokens": 3}
+
+
 async def test_silence_before_the_first_byte_is_a_timeout(tmp_path: Path) -> None:
     server = Server(b"")
     async with asking(server, tmp_path, read_timeout_s=0.2) as chat:
