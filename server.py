@@ -190,6 +190,7 @@ async def serve(settings: Settings, *, host: str, port: int | None = None, role:
             lifespan="off",
             log_config=None,  # its records go where all go: logs.py
             access_log=False,  # requests are logged with their route, see serving/http_metrics.py
+            http="h11",  # also where httptools is installed: that one does not bound a header which has not ended
             ws="websockets-sansio",
             ws_max_size=MAX_MESSAGE_BYTES,
             ws_per_message_deflate=False,  # it would compress each frame once a client

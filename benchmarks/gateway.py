@@ -1,10 +1,11 @@
-"""Passing a chat completion through: Lumina's /v1, a thin FastAPI+httpx proxy, LiteLLM's proxy, the upstream itself.
+"""Passing a chat completion through: Lumina's /v1, thin FastAPI proxies, LiteLLM's proxy, the upstream itself.
 
     python -m benchmarks.gateway [--short] [--requests 96]
 
 A fake upstream sends 64 tokens. Every server is a process of its own; the load comes from this one. Each round asks
-all of them in turn, streaming and not, one at a time and 32 at a time. LiteLLM is measured after ``make bench-peers``,
-or when ``--litellm`` names its program.
+all of them in turn, streaming and not, one at a time and 32 at a time. The thin proxies ask the upstream through httpx
+and through aiohttp; they and Lumina run under the same uvicorn, with asyncio's event loop and h11. LiteLLM is measured
+after ``make bench-peers``, or when ``--litellm`` names its program.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import httpx
 import uvicorn
 from fastapi import FastAPI, Request
@@ -111,6 +113,32 @@ def thin_app(upstream: str) -> FastAPI:
     return app
 
 
+def thin_app_on_aiohttp(upstream: str) -> FastAPI:
+    """The same on the client that Lumina uses."""
+    app = FastAPI()
+    clients: list[aiohttp.ClientSession] = []
+
+    @app.post("/v1/chat/completions")
+    async def chat(request: Request) -> Response:
+        body = await request.body()
+        if not clients:  # it belongs to an event loop
+            clients.append(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1000, keepalive_timeout=4)))
+        answer = await clients[0].post(
+            f"{upstream}/v1/chat/completions", data=body, headers={"content-type": "application/json"}
+        )
+
+        async def pieces() -> AsyncIterator[bytes]:
+            try:
+                async for piece in answer.content.iter_any():
+                    yield piece
+            finally:
+                answer.release()
+
+        return StreamingResponse(pieces(), answer.status, media_type=answer.headers["content-type"])
+
+    return app
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
@@ -153,8 +181,9 @@ def servers(litellm: str | None) -> Iterator[dict[str, str]]:
         port = free_port()
         start("upstream", [*me, "--serve", "upstream", "--port", str(port)], port)
         up = found["upstream"]
-        port = free_port()
-        start("thin proxy", [*me, "--serve", "thin", "--upstream", up, "--port", str(port)], port)
+        for name, served in (("thin proxy", "thin"), ("thin proxy on aiohttp", "thin-aiohttp")):
+            port = free_port()
+            start(name, [*me, "--serve", served, "--upstream", up, "--port", str(port)], port)
         port = free_port()
         start(
             "lumina",
@@ -226,13 +255,14 @@ def main() -> None:
     parser.add_argument(
         "--litellm", help="the litellm program of another venv; by default that of the peers, empty: none"
     )
-    parser.add_argument("--serve", choices=["upstream", "thin"], help=argparse.SUPPRESS)
+    parser.add_argument("--serve", choices=["upstream", "thin", "thin-aiohttp"], help=argparse.SUPPRESS)
     parser.add_argument("--upstream", help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.serve:
-        app = upstream_app() if asked.serve == "upstream" else thin_app(asked.upstream)
-        uvicorn.run(app, host="127.0.0.1", port=asked.port, log_level="warning")
+        thin = thin_app if asked.serve == "thin" else thin_app_on_aiohttp
+        app = upstream_app() if asked.serve == "upstream" else thin(asked.upstream)
+        uvicorn.run(app, host="127.0.0.1", port=asked.port, log_level="warning", loop="asyncio", http="h11")
         return
     python = peer_python()
     figures = Figures("gateway")

@@ -7,13 +7,13 @@ provider's own usage.
 
 from __future__ import annotations
 
-import re
+import asyncio
+import io
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
 from langchain_core.messages.ai import UsageMetadata
 from pydantic_core import from_json, to_json
 
@@ -24,11 +24,13 @@ from models.failures import REQUEST_FAULTS, REST_S, reason_of, was_dropped, was_
 from models.fallback import FallbackChat, NoModelAnswers
 from models.metering import Bill, charged
 from models.provider import Provider, ProviderDown
+from models.usage import UsageFilter
+
+if TYPE_CHECKING:
+    import aiohttp
 
 _TOKENS_AROUND_MESSAGE = 16
 _MAX_REASON_CHARS = 2_000
-_USAGE = re.compile(rb'"usage"\s*:\s*\{')
-_NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 
 
 class RequestRefused(LuminaError):
@@ -41,50 +43,13 @@ class RequestRefused(LuminaError):
         super().__init__(f"{provider}: {error.get('message')}")
 
 
-class UsageFilter:
-    """Finds the usage in a stream of server-sent events, and hides the chunk of it where nobody asked for it."""
-
-    def __init__(self, *, shown: bool) -> None:
-        self.usage: dict[str, Any] | None = None
-        """The provider's own counts, once they have come."""
-        self._shown = shown
-        self._rest = b""
-
-    def feed(self, data: bytes) -> bytes:
-        """What may go on now; an event that is not whole yet is held back."""
-        if self._rest:
-            data = self._rest + data
-        end = _end_of_events(data)
-        data, self._rest = data[:end], data[end:]
-        if _USAGE.search(data):
-            events = re.split(rb"(?<=\n\n)|(?<=\r\n\r\n)", data)
-            return b"".join(event for event in events if not self._takes(event))
-        return data
-
-    def end(self) -> bytes:
-        """What is left when the provider has closed the stream."""
-        rest, self._rest = self._rest, b""
-        return b"" if _USAGE.search(rest) and self._takes(rest) else rest
-
-    def _takes(self, event: bytes) -> bool:
-        """Note the usage of an event; whether it is to be hidden."""
-        if not _USAGE.search(event):
-            return False
-        try:
-            chunk = from_json(event.strip().removeprefix(b"data:").strip())
-        except ValueError:
-            return False  # an event of several lines, which no provider sends; it is handed on untouched
-        self.usage = chunk.get("usage") or self.usage
-        return not self._shown and bool(_NO_CHOICES.search(event))
-
-
 class Completion:
     """An answer under way. Read ``body`` to its end, or close it."""
 
     def __init__(
         self,
         provider: Provider,
-        response: httpx.Response,
+        response: aiohttp.ClientResponse,
         exits: AsyncExitStack,
         *,
         first: bytes,
@@ -128,7 +93,7 @@ class Completion:
             if left := self._usage.end():
                 yield left
             self.whole = True
-        except httpx.HTTPError as error:
+        except self.provider.failures as error:
             text = f"{self.provider} failed in the middle of its answer: {reason_of(error)}"
             failure = {"message": text, "type": "server_error", "param": None, "code": "answer_cut_short"}
             yield b"data: " + to_json({"error": failure}) + b"\n\n"
@@ -237,37 +202,53 @@ async def _ask(
             bound = len(content) + _TOKENS_AROUND_MESSAGE * len(sent["messages"])
             limit = int(sent.get("max_completion_tokens") or sent["max_tokens"]) * int(sent.get("n") or 1)
             bill = await stack.enter_async_context(charged(budget, scope, provider.model_id, bound, limit))
-        request = endpoint.client.build_request("POST", endpoint.url, content=content, headers=endpoint.headers())
-        response = await endpoint.client.send(request, stream=True)
-        stack.push_async_callback(response.aclose)
-        if response.status_code != 200:
-            await _raise_for(provider, response)
+        response = await endpoint.client.post(
+            endpoint.url, data=io.BytesIO(content), headers=endpoint.headers(), allow_redirects=False
+        )
+        stack.callback(response.release)
+        if response.status != 200:
+            await _raise_for(provider, response, endpoint.silence_s)
         usage = UsageFilter(shown=bool((body.get("stream_options") or {}).get("include_usage")))
-        rest: AsyncIterator[bytes] | None = None
-        if streamed:
-            rest = response.aiter_raw()
-            first = await anext(rest, b"")
-        else:
-            first = await response.aread()
+        pieces = _pieces(response, endpoint.silence_s)
+        first = await anext(pieces, b"") if streamed else b"".join([piece async for piece in pieces])
+        if not first or not (streamed or first.lstrip().startswith(b"{")):
+            raise ProviderDown(f"{provider} sent nothing that is a chat completion")
+        if not streamed:
             usage.usage = from_json(first).get("usage")
             if bill:
                 bill.received(len(first))
-        if not first or not (streamed or first.lstrip().startswith(b"{")):
-            raise ProviderDown(f"{provider} sent nothing that is a chat completion")
+        rest = pieces if streamed else None
         completion = Completion(provider, response, stack.pop_all(), first=first, rest=rest, usage=usage, bill=bill)
     if not streamed:
         await completion.aclose()
     return completion
 
 
-async def _raise_for(provider: Provider, response: httpx.Response) -> None:
+async def _pieces(response: aiohttp.ClientResponse, silence_s: float) -> AsyncGenerator[bytes, None]:
+    """What has come, as often as something comes.
+
+    aiohttp (3.14) has a limit of its own, but forgets it where a server mangles a chunk in the middle of a stream.
+
+    Raises:
+        TimeoutError: nothing came for so long.
+    """
+    while True:
+        async with asyncio.timeout(silence_s):
+            data = await response.content.readany()
+        if not data:
+            return
+        yield data
+
+
+async def _raise_for(provider: Provider, response: aiohttp.ClientResponse, silence_s: float) -> None:
     """What an answer other than 200 means.
 
     Raises:
         RequestRefused: the request is at fault.
         ProviderDown: the provider is.
     """
-    text = (await response.aread()).decode(errors="replace")[:_MAX_REASON_CHARS]
+    body = b"".join([piece async for piece in _pieces(response, silence_s)])
+    text = body.decode(errors="replace")[:_MAX_REASON_CHARS]
     try:
         given = from_json(text)
     except ValueError:
@@ -275,19 +256,11 @@ async def _raise_for(provider: Provider, response: httpx.Response) -> None:
     given = given if isinstance(given, dict) else {}
     error = given.get("error", given.get("message", given.get("detail")))
     error = error if isinstance(error, dict) else {"message": str(error or text or "no reason given")}
-    if response.status_code in REQUEST_FAULTS:
-        raise RequestRefused(provider, response.status_code, error)
-    raise ProviderDown(f"it answered {response.status_code}: {error.get('message')}")
+    if response.status in REQUEST_FAULTS:
+        raise RequestRefused(provider, response.status, error)
+    raise ProviderDown(f"it answered {response.status}: {error.get('message')}")
 
 
 def _counts(usage: Mapping[str, Any]) -> UsageMetadata:
     read, written = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
     return UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)
-
-
-def _end_of_events(data: bytes) -> int:
-    """Where the last whole event ends."""
-    if data.endswith(b"\n\n"):
-        return len(data)
-    lf, crlf = data.rfind(b"\n\n"), data.rfind(b"\r\n\r\n")
-    return max(lf + 2 if lf >= 0 else 0, crlf + 4 if crlf >= 0 else 0)

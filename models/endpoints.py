@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
+
+if TYPE_CHECKING:
+    import aiohttp
 
 Dialect = Literal["openai", "mistral", "compatible"]
 """OpenAI's own servers; Mistral's, which refuse fields that they do not know; everybody else's."""
@@ -21,32 +28,62 @@ _MISTRAL_FIELDS = frozenset(
 )
 """What Mistral's chat completions take, from its API reference; it answers anything else with 422."""
 _CONNECTIONS = 1_000
-_KEPT_CONNECTIONS = 100
-"""Idle connections kept for a moment, so that a burst of callers does not open its connections again and again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where chat completions are asked for."""
 
-    client: httpx.AsyncClient
+    client: aiohttp.ClientSession
     url: str
     """The whole address of ``chat/completions``."""
     key: str | None
     dialect: Dialect
+    silence_s: float
+    """The longest that it may say nothing, before its answer and in the middle of it."""
 
     def headers(self) -> dict[str, str]:
         """What goes with a request. Not compressed, for the bytes are handed on as they come."""
-        key = {"authorization": f"Bearer {self.key}"} if self.key else {}
+        parts = urlsplit(self.url)
+        named = parts.username or parts.password  # aiohttp sends them, in place of a key
+        key = {"authorization": f"Bearer {self.key}"} if self.key and not named else {}
         return {"content-type": "application/json", "accept-encoding": "identity", **key}
 
 
-def open_client(url: str, timeout: httpx.Timeout, *, idle_s: float, trust_env: bool) -> httpx.AsyncClient:
-    """A client for one server; whoever opens it closes it."""
-    limits = httpx.Limits(
-        max_connections=_CONNECTIONS, max_keepalive_connections=_KEPT_CONNECTIONS, keepalive_expiry=idle_s
+async def open_client(url: str, timeout: httpx.Timeout, *, idle_s: float, trust_env: bool) -> aiohttp.ClientSession:
+    """A client for one server; whoever opens it closes it.
+
+    Args:
+        url: Where the server is.
+        timeout: To connect, and the longest silence; the latter is also how long a call waits for a connection.
+        idle_s: How long an idle connection is kept, so that a burst of callers does not open its own again and again.
+        trust_env: Whether the environment's proxies and certificates are used.
+    """
+    tls = await asyncio.to_thread(_load, trust_env)
+    import aiohttp
+
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=_CONNECTIONS, keepalive_timeout=idle_s, ssl=tls),
+        timeout=aiohttp.ClientTimeout(connect=timeout.read, sock_connect=timeout.connect, sock_read=timeout.read),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        proxy=_proxy_for(url) if trust_env else None,
     )
-    return httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=trust_env)
+
+
+def _load(trust_env: bool) -> ssl.SSLContext:
+    """What takes a tenth of a second: importing the library, and reading the certificates that httpx trusts."""
+    import aiohttp  # noqa: F401  # it is imported here so that it is there
+
+    return httpx.create_ssl_context(trust_env=trust_env)
+
+
+def _proxy_for(url: str) -> str | None:
+    """The environment's proxy for an address, found once; aiohttp would look for it at each request, in a thread."""
+    parts, proxies = urlsplit(url), getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(parts.hostname or ""):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 def in_dialect(

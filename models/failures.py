@@ -9,8 +9,12 @@ REST_S = 30.0
 REQUEST_FAULTS = (400, 413, 422)
 """Status codes that blame the request: no reason to let the provider rest."""
 _REASON_CHARS = 200
-_DROPPED = frozenset({"RemoteProtocolError", "ReadError", "WriteError"})
-"""Errors of httpx, and of the httpx2 that openai uses, when a pooled connection was closed by the other side."""
+_DROPPED = frozenset(
+    {"RemoteProtocolError", "ReadError", "WriteError"}  # httpx, and the httpx2 that openai uses
+    | {"ServerDisconnectedError", "ClientOSError", "ClientConnectionResetError", "ClientPayloadError"}  # aiohttp
+)
+"""Errors when a pooled connection was closed by the other side."""
+_REFUSED = frozenset({"ConnectError", "ClientConnectorError"})
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -26,7 +30,7 @@ def was_dropped(error: Exception) -> bool:
 
 def was_refused(error: Exception) -> bool:
     """Whether nobody accepts connections there."""
-    return any(type(cause).__name__ == "ConnectError" for cause in _causes(error))
+    return any(type(cause).__name__ in _REFUSED for cause in _causes(error))
 
 
 def status_of(error: Exception) -> int | None:

@@ -7,7 +7,7 @@ import contextlib
 import ipaddress
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -15,6 +15,9 @@ from langchain_core.language_models import BaseChatModel
 
 from errors import LuminaError
 from models.endpoints import Dialect, Endpoint, Feature, open_client
+
+if TYPE_CHECKING:
+    import aiohttp
 
 IDLE_S = 4.0
 """Idle connections are closed after this: llama.cpp closes its end after five seconds."""
@@ -50,7 +53,7 @@ class Provider(ABC):
         self._lock = asyncio.Lock()
         self._exits = contextlib.AsyncExitStack()
         self._model: BaseChatModel | None = None
-        self._client: httpx.AsyncClient | None = None
+        self._client: aiohttp.ClientSession | None = None
 
     def __str__(self) -> str:
         return f"{self.name} ({self.model_id} at {self.where})"
@@ -71,12 +74,22 @@ class Provider(ABC):
         """Where it speaks OpenAI's protocol itself; None where it does not."""
         return None
 
-    def _endpoint(self, url: str, key: str | None, dialect: Dialect, timeout: httpx.Timeout) -> Endpoint:
+    async def _endpoint(self, url: str, key: str | None, dialect: Dialect, timeout: httpx.Timeout) -> Endpoint:
         """An endpoint on one client, which is closed with the provider."""
         if self._client is None:
-            self._client = open_client(url, timeout, idle_s=IDLE_S, trust_env=not is_local(url))
-            self._exits.push_async_callback(self._client.aclose)
-        return Endpoint(self._client, f"{url}/chat/completions", key, dialect)
+            async with self._lock:
+                if self._client is None:
+                    self._client = await self._open_client(url, timeout)
+        assert timeout.read, "no provider may be silent for ever"
+        return Endpoint(self._client, f"{url}/chat/completions", key, dialect, timeout.read)
+
+    async def _open_client(self, url: str, timeout: httpx.Timeout) -> aiohttp.ClientSession:
+        client = await open_client(url, timeout, idle_s=IDLE_S, trust_env=not is_local(url))
+        self._exits.push_async_callback(client.close)
+        from aiohttp import ClientError
+
+        self.failures = (*self.failures, ClientError)
+        return client
 
     @abstractmethod
     async def check(self, http: httpx.AsyncClient) -> None:

@@ -56,7 +56,7 @@ class Ollama(Provider):
 
     async def endpoint(self) -> Endpoint:
         """Ollama's OpenAI-compatible side."""
-        return self._endpoint(f"{self.where}/v1", None, "compatible", self._config.timeout)
+        return await self._endpoint(f"{self.where}/v1", None, "compatible", self._config.timeout)
 
     async def check(self, http: httpx.AsyncClient) -> None:
         """Asks which models are there (``GET /api/tags``)."""
@@ -99,7 +99,8 @@ class Mistral(Provider):
     async def endpoint(self) -> Endpoint:
         """Mistral's API is OpenAI's with other names here and there."""
         key = self._config.mistral_api_key
-        return self._endpoint(self.where, key.get_secret_value() if key else None, "mistral", self._config.timeout)
+        secret = key.get_secret_value() if key else None
+        return await self._endpoint(self.where, secret, "mistral", self._config.timeout)
 
     async def check(self, http: httpx.AsyncClient) -> None:
         """Asks for the list of models, which needs a valid key."""
@@ -178,7 +179,7 @@ class OpenAICompatible(Provider):
     async def endpoint(self) -> Endpoint:
         """The server itself."""
         dialect: Dialect = "compatible" if self._config.openai_base_url else "openai"
-        return self._endpoint(self.where, self._key, dialect, self._config.timeout)
+        return await self._endpoint(self.where, self._key, dialect, self._config.timeout)
 
     async def check(self, http: httpx.AsyncClient) -> None:
         """Asks for the list of models, which needs a valid key."""
@@ -226,7 +227,7 @@ class Embedded(Provider):
         """The child's own server, started when it does not run."""
         address = await self.server.address()
         timeout = httpx.Timeout(self._config.embedded_read_timeout_s, connect=self._config.connect_timeout_s)
-        return self._endpoint(f"{address.url}/v1", address.key, "compatible", timeout)
+        return await self._endpoint(f"{address.url}/v1", address.key, "compatible", timeout)
 
     async def check(self, http: httpx.AsyncClient) -> None:
         """Asks a running child; one that waits for its first call is well."""

@@ -46,8 +46,8 @@ Caller = Annotated[str | None, Depends(_caller)]
 """The owner that the request's key stands for, None without a valid one; for routes that need no key."""
 
 
-async def _owner(request: Request, owner: Caller) -> str:
-    return check_owner(request, owner)
+async def _owner(request: Request, bearer: _Bearer, api_key: _ApiKey) -> str:
+    return check_owner(request, await _caller(request, bearer, api_key))
 
 
 def check_owner(request: Request, owner: str | None) -> str:

@@ -48,20 +48,21 @@ class WatchedStream(StreamingResponse):
 
 
 async def _race(work: Coroutine[Any, Any, Result], receive: Receive) -> Result:
-    working = asyncio.ensure_future(work)
-    watching = asyncio.ensure_future(_gone(receive))
+    """Only the watch has a task of its own: the work begins at once, and its answer waits for no other turn."""
     try:
-        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ClientDisconnect
-    finally:
-        for task in (working, watching):
-            if not task.done():
-                task.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
+        async with asyncio.timeout(None) as limit:
+            watching = asyncio.create_task(_expire_when_gone(limit, receive))
+            try:
+                return await work
+            finally:
+                watching.cancel()
+    except TimeoutError:
+        if limit.expired():
+            raise ClientDisconnect from None
+        raise
 
 
-async def _gone(receive: Receive) -> None:
+async def _expire_when_gone(limit: asyncio.Timeout, receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+    limit.reschedule(asyncio.get_running_loop().time())
