@@ -192,15 +192,16 @@ class RedisSaver(BlockingTwins):
         reply = await self._run(scripts.GET, asked, prefix, asked.checkpoint_id, *held)
         if reply is None:
             return None
-        member, data, blobs, batches = reply
+        member, data, known, channels, blobs, batches = reply
         place = Place.from_member(asked.thread_id, member)
         record = Record.decode(self.serde, place, data)
         values: dict[str, bytes | None] = {}
-        for name, blob in zip(map(bytes.decode, blobs[::2]), blobs[1::2], strict=True):
-            field = blob_field(prefix, name, record.blobs[name])
-            values[name] = held[field] if blob == 1 else blob
-            if blob and blob != 1:
-                self._cache.hold(place.thread_id, prefix, name, field, blob)
+        for name in map(bytes.decode, known):
+            values[name] = held[blob_field(prefix, name, record.blobs[name])]
+        for name, blob in zip(map(bytes.decode, channels), blobs, strict=True):
+            values[name] = blob
+            if blob:
+                self._cache.hold(place.thread_id, prefix, name, blob_field(prefix, name, record.blobs[name]), blob)
         return assemble(self.serde, place, record, values, batches)
 
     async def alist(
