@@ -62,11 +62,17 @@ class _Cancellable(_Base):
 
 
 class Pool(BlockingConnectionPool):
-    """Takes a free connection at once; redis-py goes through a condition and a timer even where nobody waits."""
+    """Takes and gives back at once where nobody waits; redis-py goes through a condition, a lock and a timer."""
+
+    _waiting = 0
 
     async def get_connection(self, command_name: str | None = None, *keys: Any, **options: Any) -> AbstractConnection:
         if self._in_maintenance or not self.can_get_connection():
-            return await super().get_connection()
+            self._waiting += 1
+            try:
+                return await super().get_connection()
+            finally:
+                self._waiting -= 1
         connection = self.get_available_connection()
         try:
             await self.ensure_connection(connection)
@@ -74,6 +80,13 @@ class Pool(BlockingConnectionPool):
             await self.release(connection)
             raise
         return connection
+
+    async def release(self, connection: AbstractConnection) -> None:
+        if self._waiting or self._in_maintenance or connection.should_reconnect():
+            await super().release(connection)
+        else:
+            self._in_use_connections.remove(connection)
+            self._available_connections.append(connection)
 
 
 def make_cancellable(pool: ConnectionPool) -> None:
