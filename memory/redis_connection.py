@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from redis.asyncio import BlockingConnectionPool
+from redis.asyncio import BlockingConnectionPool, Connection
 from redis.connection import HiredisRespSerializer
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 if TYPE_CHECKING:
-    from redis.asyncio.connection import AbstractConnection, ConnectionPool
+    from redis.asyncio.connection import AbstractConnection
 
     _Base = AbstractConnection
 else:
@@ -29,15 +29,17 @@ class _Cancellable(_Base):
     """
 
     async def connect(self) -> None:
+        """Connects unless it is connected."""
         if not self.is_connected:
-            await super().connect()
+            await super().connect()  # type: ignore[no-untyped-call]  # redis-py's has no types
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        """Sends what ``pack_command`` made; without a timer where the socket takes it at once."""
         is_ready = self.is_connected and not (check_health and self._is_check_due())
         if is_ready and self._writer is not None and not isinstance(command, (str, bytes)):
             self._writer.writelines(command)
             if not self._writer.transport.get_write_buffer_size():
-                return  # the socket has taken all of it: nothing to wait for
+                return
             command = ()
         limit_s, self.socket_timeout = self.socket_timeout, None
         try:
@@ -64,16 +66,20 @@ class _Cancellable(_Base):
 class Pool(BlockingConnectionPool):
     """Takes and gives back at once where nobody waits; redis-py goes through a condition, a lock and a timer."""
 
-    _waiting = 0
+    def __init__(self, *, connection_class: type[AbstractConnection] = Connection, **options: Any) -> None:
+        cancellable = type("Cancellable", (_Cancellable, connection_class), {})
+        super().__init__(connection_class=cancellable, **options)
+        self._waiting = 0
 
-    async def get_connection(self, command_name: str | None = None, *keys: Any, **options: Any) -> AbstractConnection:
+    async def get_connection(self, command_name: str | None = None, *keys: Any, **options: Any) -> Any:
+        """A connected connection; waits up to ``timeout`` seconds for one."""
         if self._in_maintenance or not self.can_get_connection():
             self._waiting += 1
             try:
-                return await super().get_connection()
+                return await super().get_connection()  # type: ignore[no-untyped-call]  # redis-py's has no types
             finally:
                 self._waiting -= 1
-        connection = self.get_available_connection()
+        connection: Any = self.get_available_connection()  # type: ignore[no-untyped-call]  # redis-py's has no types
         try:
             await self.ensure_connection(connection)
         except BaseException:
@@ -81,14 +87,10 @@ class Pool(BlockingConnectionPool):
             raise
         return connection
 
-    async def release(self, connection: AbstractConnection) -> None:
+    async def release(self, connection: Any) -> None:
+        """Takes a connection back."""
         if self._waiting or self._in_maintenance or connection.should_reconnect():
             await super().release(connection)
         else:
             self._in_use_connections.remove(connection)
             self._available_connections.append(connection)
-
-
-def make_cancellable(pool: ConnectionPool) -> None:
-    """Give a pool connections that pass cancellation on."""
-    pool.connection_class = type("Cancellable", (_Cancellable, pool.connection_class), {})

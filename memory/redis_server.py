@@ -18,7 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.driver_info import DriverInfo
 
-from memory.redis_connection import Pool, make_cancellable
+from memory.redis_connection import Pool
 from memory.redis_embedded import EmbeddedServer, RedisUnavailable
 
 __all__ = ["RedisUnavailable", "check_redis", "open_redis", "public_address"]
@@ -104,7 +104,6 @@ async def _connected(where: str, url: str | None, max_connections: int) -> Async
             pool = Pool(connection_class=UnixDomainSocketConnection, path=where, **options)
         else:
             pool = Pool.from_url(url, **options)
-        make_cancellable(pool)
     except ValueError as error:
         raise RedisUnavailable(f"REDIS_URL is not usable ({where}): {error}") from error
     client = Redis.from_pool(pool)
