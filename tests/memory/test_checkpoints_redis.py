@@ -329,6 +329,24 @@ async def test_a_crash_between_a_large_value_and_its_checkpoint_leaves_nothing_t
     assert await all_keys(redis) == []
 
 
+async def test_a_large_put_cancelled_at_any_moment_leaves_the_old_state_or_the_new(redis: Redis) -> None:
+    saver, other = RedisSaver(redis), RedisSaver(redis)
+    steps = Thread(saver)
+    await steps.put(big="", small=1)
+    seen = {""}
+    for number in range(40):
+        putting = asyncio.create_task(steps.put(big=f"{number:02}" * 50_000))
+        for _ in range(number % 8):
+            await asyncio.sleep(0)
+        putting.cancel()
+        await asyncio.wait({putting})
+        seen.add(f"{number:02}" * 50_000)
+        found = await values_at(saver, thread("t"))
+        assert found == await values_at(other, thread("t"))
+        assert found["small"] == 1
+        assert found["big"] in seen
+
+
 async def test_a_state_of_thousands_of_channels_comes_back_whole(redis: Redis) -> None:
     saver = RedisSaver(redis)
     state: Any = {f"channel{number}": number for number in range(2_500)}
