@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable
 
 from memory import keys
-from memory.checkpoint_scripts import Calls, Script
+from memory.checkpoint_calls import Calls, Script
 
 NEVER_MS = 100 * 365 * 24 * 3600 * 1000
 """Lifetime of an entry when threads do not expire."""

@@ -1,8 +1,9 @@
 """The LangGraph checkpointer on plain Redis: no modules, one round trip a call, each channel's value stored once.
 
-Bytes are laid out by ``memory.checkpoint_records``; what must be atomic runs in ``memory.checkpoint_scripts``; the
-index of threads is in ``memory.checkpoint_index``, reading in ``memory.checkpoint_listing``, the blocking twins for
-notebooks in ``memory.checkpoint_twins``. Why it is so: docs/decisions/checkpointer.md.
+Bytes are laid out by ``memory.checkpoint_records``; what must be atomic runs in ``memory.checkpoint_scripts``, which
+``memory.checkpoint_calls`` sends; the index of threads is in ``memory.checkpoint_index``, reading in
+``memory.checkpoint_listing``, the blocking twins for notebooks in ``memory.checkpoint_twins``. Why it is so:
+docs/decisions/checkpointer.md.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from redis.asyncio.cluster import RedisCluster
 from memory import checkpoint_scripts as scripts
 from memory import keys
 from memory.checkpoint_cache import BlobCache
+from memory.checkpoint_calls import Calls, RedisArgument, Script
 from memory.checkpoint_index import SCRIPTS as INDEX_SCRIPTS
 from memory.checkpoint_index import ThreadIndex
 from memory.checkpoint_listing import assemble, page_of, places_of
@@ -87,7 +89,7 @@ class RedisSaver(BlockingTwins):
         if ttl_s is not None and ttl_s <= 0:
             raise BadCheckpointRequest(f"ttl_s={ttl_s}: give a positive number of seconds, or None to keep threads")
         self._ttl_ms = (ttl_s or 0) * 1000
-        self._calls = scripts.Calls(redis)
+        self._calls = Calls(redis)
         self._index = ThreadIndex(self._calls, self._ttl_ms)
         self._cache = BlobCache(cache_bytes)
 
@@ -164,7 +166,7 @@ class RedisSaver(BlockingTwins):
         small = [part for field, blob in blobs.items() if len(blob) < least for part in (field, blob)]
         fields = (blob_field(prefix, channel, version) for channel, version in record.blobs.items())
         there = large[::2] + [field for field in fields if field not in blobs]
-        args: tuple[scripts.RedisArgument, ...] = (self._ttl_ms, place.member, data, len(small), *small, *there)
+        args: tuple[RedisArgument, ...] = (self._ttl_ms, place.member, data, len(small), *small, *there)
         if large:
             reply = await self._calls.run_after(("HSET", names[2], *large), scripts.PUT, names, *args)
         else:
@@ -356,5 +358,5 @@ class RedisSaver(BlockingTwins):
     async def _forget(self, place: Place, run_ids: Sequence[bytes], *, is_empty: bool) -> None:
         await self._index.leave(place.thread_id, [run_id.decode() for run_id in run_ids], is_empty=is_empty)
 
-    async def _run(self, script: scripts.Script, place: Place, *args: scripts.RedisArgument) -> Any:
+    async def _run(self, script: Script, place: Place, *args: RedisArgument) -> Any:
         return await self._calls.run(script, keys.checkpoint_thread(place.thread_id), *args)
