@@ -106,29 +106,25 @@ if ARGV[2] == '' then
 end
 local record = redis.call('HGET', KEYS[2], member)
 if not record then
-  if ARGV[2] == '' then return {member, false, {}, {}, {}, {}} end
+  if ARGV[2] == '' then return {member, false, {}, {}} end
   return false
 end
 local header = header_of(record)
-if not header then return {member, record, {}, {}, {}, {}} end
-local known, channels, fields, blobs = {}, {}, {}, {}
+if not header then return {member, record, {}, {}} end
+local blobs = {}
 for channel, version in pairs(header[3]) do
   local field = ARGV[1] .. version .. '\\0' .. channel
+  blobs[#blobs + 1] = channel
   if held[field] and redis.call('HEXISTS', KEYS[3], field) == 1 then
-    known[#known + 1] = channel
+    blobs[#blobs + 1] = 1
   else
-    channels[#channels + 1], fields[#fields + 1] = channel, field
+    blobs[#blobs + 1] = redis.call('HGET', KEYS[3], field)
   end
 end
-for i = 1, #fields, 1000 do
-  local some = redis.call('HMGET', KEYS[3], unpack(fields, i, math.min(i + 999, #fields)))
-  for n = 1, #some do blobs[i + n - 1] = some[n] end
-end
-return {member, record, known, channels, blobs, writes_of(member)}
+return {member, record, blobs, writes_of(member)}
 """
 )
-"""One checkpoint whole, or nil: [member, record, [channel whose blob the caller has, …], [other channel, …], [blob of
-such a channel or nil, …], [batch, …]]."""
+"""One checkpoint whole: [member, record, [channel, blob or 1 when the caller has it, …], [batch, …]], or nil."""
 
 FETCH = Script(
     _READ
