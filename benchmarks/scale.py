@@ -34,6 +34,7 @@ from benchmarks.harness import ROOT, finish, options, rounds_of
 from memory.checkpoints import RedisSaver
 from memory.events import open_events
 from memory.keys import GRAPH_STREAM
+from memory.redis_connection import Pool
 from memory.streams import Event, Streams
 from memory.tasks import TaskQueue, hold
 
@@ -46,7 +47,7 @@ EVENTS, THREADS = "µs an event", "µs a checkpoint put and got, by threads"
 TASKS, TASK_RATE = "CPU µs a task, by workers", "tasks/s, by workers"
 NODES, NODE_RATE = "CPU µs a node over HTTP, by processes", "nodes/s over HTTP, by processes"
 BATCH = 5_000
-PROBES = 100
+PROBES = 400
 """Threads that are looked at when there are so many."""
 AT_ONCE = 16
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -69,29 +70,34 @@ async def events(figures: Figures, sizes: Sequence[int]) -> None:
             figures.note_at(size, EVENTS, OURS, 1e6 * seconds / size)
 
 
-async def threads(figures: Figures, redis: Redis, sizes: Sequence[int]) -> None:
-    await redis.flushall()
-    saver = RedisSaver(redis, cache_bytes=0)
-    await saver.setup()
-    data, there = payload(1_000), 0
+async def threads(figures: Figures, path: str, sizes: Sequence[int]) -> None:
+    """Each number of threads has a database of its own on one server, and they take turns put by put: what slows the
+    machine for a moment slows them all."""
+    data = payload(1_000)
 
-    async def put(number: int) -> Any:
+    async def put(saver: RedisSaver, number: int) -> Any:
         config: Any = {"configurable": {"thread_id": f"thread-{number}", "checkpoint_ns": ""}}
         checkpoint, new = checkpoint_of(saver, {"payload": data, "step": number}, None)
         await saver.aput(config, checkpoint, {"source": "loop", "step": number}, new)
         return config
 
-    for size in sizes:
-        while there < size:
-            last = min(size, there + AT_ONCE)
-            await asyncio.gather(*(put(number) for number in range(there, last)))
-            there = last
-        taken = []
+    async with AsyncExitStack() as stack:
+        savers = {}
+        for database, size in enumerate(sizes, start=1):
+            pool = Pool.from_url(f"unix://{path}", db=database)
+            client: Redis = await stack.enter_async_context(Redis.from_pool(pool))
+            await client.flushdb()
+            savers[size] = RedisSaver(client, cache_bytes=0)
+            for start in range(0, size, AT_ONCE):
+                await asyncio.gather(*(put(savers[size], n) for n in range(start, min(size, start + AT_ONCE))))
+        taken: dict[int, list[float]] = {size: [] for size in sizes}
         for number in range(PROBES):
-            began = time.perf_counter()
-            assert await saver.aget_tuple(await put(number * 7_919 % size))
-            taken.append(time.perf_counter() - began)
-        figures.note_at(size, THREADS, OURS, 1e6 * statistics.median(taken))
+            for size, saver in savers.items():
+                began = time.perf_counter()
+                assert await saver.aget_tuple(await put(saver, number * 7_919 % size))
+                taken[size].append(time.perf_counter() - began)
+    for size in sizes:
+        figures.note_at(size, THREADS, OURS, 1e6 * statistics.median(taken[size]))
 
 
 # Processes.
@@ -99,7 +105,7 @@ async def threads(figures: Figures, redis: Redis, sizes: Sequence[int]) -> None:
 
 async def work(path: str, count: int) -> None:
     """What a worker process does, until all of them together have done so many tasks."""
-    redis: Redis = Redis.from_url(f"unix://{path}")
+    redis: Redis = Redis.from_pool(Pool.from_url(f"unix://{path}"))
     queue = TaskQueue(redis)
 
     async def take(name: str) -> None:
@@ -226,7 +232,7 @@ async def main(figures: Figures, rounds: int, *, short: bool) -> None:
     async with open_valkey() as (redis, path):
         for _ in range(rounds):
             await events(figures, tenfold)
-            await threads(figures, redis, many)
+            await threads(figures, path, many)
             await workers(figures, redis, path, (1, 2) if short else (1, 2, 4), 400 if short else 20_000)
         await redis.flushall()
         await hubs(figures, redis, path, role, (1, 2), 300 if short else 3_000, rounds)

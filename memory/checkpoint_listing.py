@@ -10,8 +10,9 @@ from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from memory import keys
+from memory.checkpoint_calls import Calls
 from memory.checkpoint_records import Place, Record, blob_field, load_writes
-from memory.checkpoint_scripts import FETCH, Calls
+from memory.checkpoint_scripts import FETCH
 
 
 def assemble(

@@ -7,51 +7,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-from collections.abc import Sequence
-from typing import Any
-
-from redis.asyncio import Redis
-from redis.asyncio.cluster import RedisCluster
-from redis.exceptions import NoScriptError
-
-RedisArgument = str | bytes | int | float
-
-
-MAX_IN_FLIGHT = 32
-"""Calls of one saver under way at once (or half of what the client's pool allows): many graphs do not exhaust it."""
-
-
-class Script:
-    """A script that Redis is sent once and then called by its SHA-1."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-
-
-class Calls:
-    """A client of Redis with a bound on the calls under way; the others wait their turn."""
-
-    def __init__(self, redis: Redis | RedisCluster) -> None:
-        self.redis = redis
-        allowed = redis.connection_pool.max_connections if isinstance(redis, Redis) else 2 * MAX_IN_FLIGHT
-        self.slots = asyncio.Semaphore(max(1, min(MAX_IN_FLIGHT, allowed // 2)))
-
-    async def run(self, script: Script, keys: Sequence[str], *args: RedisArgument) -> Any:
-        """Runs a script in one round trip, two when this server has not seen it since its start."""
-        async with self.slots:
-            try:
-                return await self.redis.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
-            except NoScriptError:
-                return await self.redis.execute_command("EVAL", script.text, len(keys), *keys, *args)
-
-    async def command(self, *args: RedisArgument) -> Any:
-        """Sends one command."""
-        async with self.slots:
-            return await self.redis.execute_command(*args)
-
+from memory.checkpoint_calls import Script
 
 _EXPIRE = """
 local function expire(ttl_ms)

@@ -1,8 +1,9 @@
 """The LangGraph checkpointer on plain Redis: no modules, one round trip a call, each channel's value stored once.
 
-Bytes are laid out by ``memory.checkpoint_records``; what must be atomic runs in ``memory.checkpoint_scripts``; the
-index of threads is in ``memory.checkpoint_index``, reading in ``memory.checkpoint_listing``, the blocking twins for
-notebooks in ``memory.checkpoint_twins``. Why it is so: docs/decisions/checkpointer.md.
+Bytes are laid out by ``memory.checkpoint_records``; what must be atomic runs in ``memory.checkpoint_scripts``, which
+``memory.checkpoint_calls`` sends; the index of threads is in ``memory.checkpoint_index``, reading in
+``memory.checkpoint_listing``, the blocking twins for notebooks in ``memory.checkpoint_twins``. Why it is so:
+docs/decisions/checkpointer.md.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from redis.asyncio.cluster import RedisCluster
 from memory import checkpoint_scripts as scripts
 from memory import keys
 from memory.checkpoint_cache import BlobCache
+from memory.checkpoint_calls import Calls, RedisArgument, Script
 from memory.checkpoint_index import SCRIPTS as INDEX_SCRIPTS
 from memory.checkpoint_index import ThreadIndex
 from memory.checkpoint_listing import assemble, page_of, places_of
@@ -46,9 +48,13 @@ from memory.checkpoint_records import (
 from memory.checkpoint_serializer import StrictSerializer
 from memory.checkpoint_twins import BlockingTwins
 from memory.fencing import ensure_held
+from memory.redis_connection import Pool
 
 PAGE = 32
 """Checkpoints that ``alist`` takes at a time: large states arrive in bearable portions."""
+AHEAD_BYTES = 32 * 1024
+"""Blobs from here on are not passed through a script: Lua copies them twice and Valkey's hashes them whole, 50 µs for
+100 KB; a command of its own costs 13."""
 ANCESTORS_A_CALL = 100
 """Checkpoints that one script visits for the history of delta channels; two to three milliseconds."""
 
@@ -83,7 +89,7 @@ class RedisSaver(BlockingTwins):
         if ttl_s is not None and ttl_s <= 0:
             raise BadCheckpointRequest(f"ttl_s={ttl_s}: give a positive number of seconds, or None to keep threads")
         self._ttl_ms = (ttl_s or 0) * 1000
-        self._calls = scripts.Calls(redis)
+        self._calls = Calls(redis)
         self._index = ThreadIndex(self._calls, self._ttl_ms)
         self._cache = BlobCache(cache_bytes)
 
@@ -93,7 +99,7 @@ class RedisSaver(BlockingTwins):
         cls, url: str, *, ttl_s: int | None = None, serde: SerializerProtocol | None = None, cluster: bool = False
     ) -> AsyncIterator[Self]:
         """A saver with a client of its own, closed at the end. ``cluster`` asks for a Redis Cluster's client."""
-        client: Redis | RedisCluster = RedisCluster.from_url(url) if cluster else Redis.from_url(url)
+        client: Redis | RedisCluster = RedisCluster.from_url(url) if cluster else Redis.from_pool(Pool.from_url(url))
         try:
             saver = cls(client, ttl_s=ttl_s, serde=serde)
             await saver.setup()
@@ -126,8 +132,10 @@ class RedisSaver(BlockingTwins):
         place = Place(parent.thread_id, parent.ns, checkpoint["id"])
         record = Record.of(checkpoint, get_checkpoint_metadata(config, metadata), parent.checkpoint_id)
         changed = [channel for channel in record.blobs if channel in new_versions]
-        put = self._put(place, record, record.encode(self.serde, place), self._blobs(place, record, changed))
-        if not self._index.knows(place.thread_id, record.run_id):
+        is_known = self._index.knows(place.thread_id, record.run_id)
+        blobs = self._blobs(place, record, changed)
+        put = self._put(place, record, record.encode(self.serde, place), blobs, ahead=is_known)
+        if not is_known:
             await asyncio.gather(self._index.enter(place.thread_id, record.run_id), put)
         elif await put:  # the thread was deleted or expired since it was entered
             await self._index.enter(place.thread_id, record.run_id)
@@ -141,19 +149,30 @@ class RedisSaver(BlockingTwins):
             for channel in channels
         }
 
-    async def _put(self, place: Place, record: Record, data: bytes, blobs: Mapping[bytes, bytes]) -> bool:
+    async def _put(
+        self, place: Place, record: Record, data: bytes, blobs: Mapping[bytes, bytes], *, ahead: bool
+    ) -> bool:
         """Stores the record and the blobs of the changed channels; True when the thread is new.
 
         Unchanged blobs that are not there any more (the thread expired while a node ran, or the parent was pruned) are
         stored again from the state at hand, in a second round trip.
+
+        ``ahead`` sends large blobs ahead of the script, which then looks for them as it does for unchanged ones; only
+        where the thread is known to be there, for what a crash between the two leaves behind goes with the thread.
         """
-        prefix = place.prefix
+        prefix, names = place.prefix, keys.checkpoint_thread(place.thread_id)
+        least = AHEAD_BYTES if ahead and self._calls.pool else float("inf")
+        large = [part for field, blob in blobs.items() if len(blob) >= least for part in (field, blob)]
+        small = [part for field, blob in blobs.items() if len(blob) < least for part in (field, blob)]
         fields = (blob_field(prefix, channel, version) for channel, version in record.blobs.items())
-        kept = [field for field in fields if field not in blobs]
-        pairs = [part for pair in blobs.items() for part in pair]
-        reply = await self._run(scripts.PUT, place, self._ttl_ms, place.member, data, len(pairs), *pairs, *kept)
+        there = large[::2] + [field for field in fields if field not in blobs]
+        args: tuple[RedisArgument, ...] = (self._ttl_ms, place.member, data, len(small), *small, *there)
+        if large:
+            reply = await self._calls.run_after(("HSET", names[2], *large), scripts.PUT, names, *args)
+        else:
+            reply = await self._calls.run(scripts.PUT, names, *args)
         if isinstance(reply, list):
-            return await self._put(place, record, data, self._blobs(place, record, record.blobs))
+            return await self._put(place, record, data, self._blobs(place, record, record.blobs), ahead=False)
         for field, blob in blobs.items():
             self._cache.hold(place.thread_id, prefix, field.rpartition(b"\0")[2].decode(), field, blob)
         return bool(reply)
@@ -338,5 +357,5 @@ class RedisSaver(BlockingTwins):
     async def _forget(self, place: Place, run_ids: Sequence[bytes], *, is_empty: bool) -> None:
         await self._index.leave(place.thread_id, [run_id.decode() for run_id in run_ids], is_empty=is_empty)
 
-    async def _run(self, script: scripts.Script, place: Place, *args: scripts.RedisArgument) -> Any:
+    async def _run(self, script: Script, place: Place, *args: RedisArgument) -> Any:
         return await self._calls.run(script, keys.checkpoint_thread(place.thread_id), *args)

@@ -12,13 +12,13 @@ from urllib.parse import urlsplit
 
 from loguru import logger
 from redis import exceptions
-from redis.asyncio import BlockingConnectionPool, Redis, UnixDomainSocketConnection
+from redis.asyncio import Redis, UnixDomainSocketConnection
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.driver_info import DriverInfo
 
-from memory.redis_connection import make_cancellable
+from memory.redis_connection import Pool
 from memory.redis_embedded import EmbeddedServer, RedisUnavailable
 
 __all__ = ["RedisUnavailable", "check_redis", "open_redis", "public_address"]
@@ -101,10 +101,9 @@ async def _connected(where: str, url: str | None, max_connections: int) -> Async
     }
     try:
         if url is None:
-            pool = BlockingConnectionPool(connection_class=UnixDomainSocketConnection, path=where, **options)
+            pool = Pool(connection_class=UnixDomainSocketConnection, path=where, **options)
         else:
-            pool = BlockingConnectionPool.from_url(url, **options)
-        make_cancellable(pool)
+            pool = Pool.from_url(url, **options)
     except ValueError as error:
         raise RedisUnavailable(f"REDIS_URL is not usable ({where}): {error}") from error
     client = Redis.from_pool(pool)

@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from langchain_core.runnables import RunnableConfig
@@ -179,6 +179,9 @@ async def test_put_writes_and_get_take_one_round_trip_each(counted: RedisSaver) 
     assert CountingConnection.sent - before == 40
     await listed(counted, thread("t"), limit=10)
     assert CountingConnection.sent - before == 43
+    for number in range(10):
+        await steps.put(run_id="r", big=f"{number}" * 100_000)
+    assert CountingConnection.sent - before == 53
 
 
 async def test_large_values_at_hand_are_not_fetched_again(redis: Redis) -> None:
@@ -240,6 +243,121 @@ async def test_a_server_that_forgot_the_scripts_is_told_again(redis: Redis) -> N
     await steps.put(a=2)
     await redis.script_flush()
     assert await values_at(saver, thread("t")) == {"a": 2}
+    await redis.script_flush()
+    await steps.put(a="x" * 100_000)
+    assert await values_at(saver, thread("t")) == {"a": "x" * 100_000}
+
+
+class InterruptedConnection(UnixDomainSocketConnection):
+    """Does something else between a command and the script that is sent right behind it."""
+
+    between: ClassVar[list[Callable[[], Awaitable[None]]]] = []
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        whole = b"".join(command)
+        at = whole.find(b"*", 1) if self.between else 0
+        while at > 0 and b"EVALSHA" not in whole[at : at + 20]:
+            at = whole.find(b"*", at + 1)
+        if at > 0:
+            await super().send_packed_command([whole[:at]], check_health)
+            await self.read_response()  # the command has been done
+            await self.between.pop()()
+            whole = b"*1\r\n$4\r\nPING\r\n" + whole[at:]  # whose answer stands for the command's
+        await super().send_packed_command([whole], check_health)
+
+
+@pytest.fixture
+async def interrupted(redis_socket: str, redis: Redis) -> AsyncIterator[RedisSaver]:
+    pool: ConnectionPool = ConnectionPool(connection_class=InterruptedConnection, path=redis_socket)
+    async with Redis(connection_pool=pool) as client:
+        yield RedisSaver(client, ttl_s=1000)
+    InterruptedConnection.between.clear()
+    await pool.aclose()
+
+
+@pytest.mark.parametrize("how", ["prune", "delete", "expire"])
+async def test_a_large_value_swept_before_its_checkpoint_is_stored_again(
+    interrupted: RedisSaver, redis: Redis, how: str
+) -> None:
+    other, steps = RedisSaver(redis), Thread(interrupted)
+    await steps.put(big="x" * 100_000, small=1)
+
+    async def sweep() -> None:
+        assert await redis.hlen(keys.checkpoint_thread("t")[2]) == 3
+        if how == "prune":
+            await other.aprune(["t"])
+        elif how == "delete":
+            await other.adelete_thread("t")
+        else:
+            await redis.flushall()
+
+    InterruptedConnection.between.append(sweep)
+    await steps.put(big="y" * 100_000)
+
+    assert not InterruptedConnection.between
+    for saver in (interrupted, other):
+        assert await values_at(saver, thread("t")) == {"big": "y" * 100_000, "small": 1}
+    assert next(iter(await listed(other, None))).config == steps.at
+    assert all([0 < await redis.ttl(name) <= 1250 for name in await all_keys(redis)])
+
+
+class CrashError(Exception):
+    """The process is gone."""
+
+
+async def test_a_crash_between_a_large_value_and_its_checkpoint_leaves_nothing_that_stays(
+    interrupted: RedisSaver, redis: Redis
+) -> None:
+    other, steps = RedisSaver(redis), Thread(interrupted)
+
+    async def crash() -> None:
+        raise CrashError
+
+    InterruptedConnection.between.append(crash)
+    await steps.put(big="x" * 100_000, small=1)  # nothing is sent ahead to a thread that is not there yet
+    assert InterruptedConnection.between
+    with pytest.raises(CrashError):
+        await steps.put(big="y" * 100_000)
+
+    blobs = keys.checkpoint_thread("t")[2]
+    assert await redis.hlen(blobs) == 3
+    assert await redis.ttl(blobs) > 0
+    assert await values_at(other, thread("t")) == {"big": "x" * 100_000, "small": 1}
+    await other.aprune(["t"])
+    assert await redis.hlen(blobs) == 2
+    await other.adelete_thread("t")
+    assert await all_keys(redis) == []
+
+
+async def test_a_large_put_cancelled_at_any_moment_leaves_the_old_state_or_the_new(redis: Redis) -> None:
+    saver, other = RedisSaver(redis), RedisSaver(redis)
+    steps = Thread(saver)
+    await steps.put(big="", small=1)
+    seen = {""}
+    for number in range(40):
+        putting = asyncio.create_task(steps.put(big=f"{number:02}" * 50_000))
+        for _ in range(number % 8):
+            await asyncio.sleep(0)
+        putting.cancel()
+        await asyncio.wait({putting})
+        seen.add(f"{number:02}" * 50_000)
+        found = await values_at(saver, thread("t"))
+        assert found == await values_at(other, thread("t"))
+        assert found["small"] == 1
+        assert found["big"] in seen
+
+
+async def test_a_state_of_thousands_of_channels_comes_back_whole(redis: Redis) -> None:
+    saver = RedisSaver(redis)
+    state: Any = {f"channel{number}": number for number in range(2_500)}
+    steps = Thread(saver)
+    await steps.put(**state)
+    assert await values_at(saver, thread("t")) == state
+
+    lost = blob_field(Place("t", "", "").prefix, "channel7", steps.versions["channel7"])
+    await redis.hdel(keys.checkpoint_thread("t")[2], lost)
+    with pytest.raises(CorruptCheckpoint, match="'channel7' is missing"):
+        await saver.aget_tuple(thread("t"))
 
 
 async def test_values_that_no_checkpoint_refers_to_are_deleted(redis: Redis) -> None:
@@ -450,11 +568,11 @@ async def test_damage_is_named(redis: Redis, what: str) -> None:
 async def test_pruning_beside_running_puts_loses_nothing(redis: Redis) -> None:
     saver = RedisSaver(redis)
     steps = Thread(saver)
-    await steps.put(big="x", small=0)
+    await steps.put(big="x", small=0, large="")
 
     async def write() -> None:
         for number in range(1, 200):
-            await steps.put(small=number)
+            await steps.put(small=number, large=f"{number}" * 40_000)
 
     writing = asyncio.create_task(write())
     while not writing.done():
@@ -463,7 +581,9 @@ async def test_pruning_beside_running_puts_loses_nothing(redis: Redis) -> None:
         await listed(saver, thread("t"))
     await writing
 
-    assert await values_at(saver, thread("t")) == {"big": "x", "small": 199}
+    assert await values_at(saver, thread("t")) == {"big": "x", "small": 199, "large": "199" * 40_000}
+    await saver.aprune(["t"])
+    assert await redis.hlen(keys.checkpoint_thread("t")[2]) == 3
 
 
 @pytest.fixture
@@ -492,7 +612,7 @@ async def test_everything_works_on_a_cluster(cluster: RedisCluster) -> None:
     for name in ODD_THREADS:
         steps = Thread(saver, name)
         for number in range(3):
-            config = await steps.put(run_id=f"run{number}", a=number, b=number)
+            config = await steps.put(run_id=f"run{number}", a=number, b=number, large=f"{number}" * 40_000)
         await saver.aput_writes(config, [("a", 1)], "task")
 
     assert len(await listed(saver, None)) == 3 * len(ODD_THREADS)
@@ -503,6 +623,6 @@ async def test_everything_works_on_a_cluster(cluster: RedisCluster) -> None:
     assert [s.metadata["step"] for s in await listed(saver, thread("copy {"))] == [3, 1]
     assert [s.metadata["step"] for s in await listed(saver, thread("{}"))] == [3]
     for name in [*ODD_THREADS, "copy {"]:
-        assert await values_at(saver, thread(name)) == {"a": 2, "b": 2}
+        assert await values_at(saver, thread(name)) == {"a": 2, "b": 2, "large": "2" * 40_000}
         await saver.adelete_thread(name)
     assert await cluster.dbsize() == 0
