@@ -48,7 +48,7 @@ TASKS, TASK_RATE = "CPU µs a task, by workers", "tasks/s, by workers"
 NODES, NODE_RATE = "CPU µs a node over HTTP, by processes", "nodes/s over HTTP, by processes"
 BATCH = 5_000
 PROBES = 400
-"""Threads that are looked at when there are so many."""
+"""Puts and gets for each number of threads."""
 AT_ONCE = 16
 TICKS = os.sysconf("SC_CLK_TCK")
 
