@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from agents.orchestrator import await_index
 from agents.qa import QAInput, build_qa
 from agents.spec import RunRequest
 from graphs.runs import Runner
@@ -198,6 +199,7 @@ async def test_questions_about_the_sample_are_answered_and_others_are_not(lumina
             request = RunRequest(intent="crawl", topics=[topic], max_nodes=3)
             async for _ in runner.stream(request, f"crawl {topic}"):
                 pass
+            await await_index(runner.context, "local", topic, "dense")  # what is found by words alone is judged by less
         qa = build_qa(runner.context)
         for _, question, answer in CASES:
             output = await qa.ainvoke(QAInput(question=question, phrase=False))
