@@ -247,7 +247,7 @@ async def test_odd_pages_break_nothing_and_an_event_says_what_was_skipped(lumina
         page(LONG_TITLE, "A page with a long title."),
         skipped={"Loop": "redirects in a circle"},
     )
-    request = RunRequest(intent="wiki_qa", message="Who wrote the start?", topics=["Start"])
+    request = RunRequest(intent="wiki_qa", message="Who was the start written by?", topics=["Start"])
     async with lumina(source=shelf) as runner:
         done = await ask(runner, request)
         events = runner.context.events
