@@ -1,16 +1,16 @@
 """The LangGraph checkpointer on plain Redis: no modules, one round trip a call, each channel's value stored once.
 
 Bytes are laid out by ``memory.checkpoint_records``; what must be atomic runs in ``memory.checkpoint_scripts``, which
-``memory.checkpoint_calls`` sends; the index of threads is in ``memory.checkpoint_index``, reading in
-``memory.checkpoint_listing``, the blocking twins for notebooks in ``memory.checkpoint_twins``. Why it is so:
-docs/decisions/checkpointer.md.
+``memory.checkpoint_calls`` sends; a put is in ``memory.checkpoint_puts``, the index of threads in
+``memory.checkpoint_index``, reading in ``memory.checkpoint_listing``, the blocking twins for notebooks in
+``memory.checkpoint_twins``. Why it is so: docs/decisions/checkpointer.md.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
@@ -35,12 +35,12 @@ from memory.checkpoint_calls import Calls, RedisArgument, Script
 from memory.checkpoint_index import SCRIPTS as INDEX_SCRIPTS
 from memory.checkpoint_index import ThreadIndex
 from memory.checkpoint_listing import assemble, page_of, places_of
+from memory.checkpoint_puts import Put
 from memory.checkpoint_records import (
     BadCheckpointRequest,
     Place,
     Record,
     blob_field,
-    dump_blob,
     dump_writes,
     load_blob,
     load_writes,
@@ -52,9 +52,6 @@ from memory.redis_connection import Pool
 
 PAGE = 32
 """Checkpoints that ``alist`` takes at a time: large states arrive in bearable portions."""
-AHEAD_BYTES = 32 * 1024
-"""Blobs from here on are not passed through a script: Lua copies them twice and Valkey's hashes them whole, 50 µs for
-100 KB; a command of its own costs 13."""
 ANCESTORS_A_CALL = 100
 """Checkpoints that one script visits for the history of delta channels; two to three milliseconds."""
 
@@ -133,49 +130,12 @@ class RedisSaver(BlockingTwins):
         record = Record.of(checkpoint, get_checkpoint_metadata(config, metadata), parent.checkpoint_id)
         changed = [channel for channel in record.blobs if channel in new_versions]
         is_known = self._index.knows(place.thread_id, record.run_id)
-        blobs = self._blobs(place, record, changed)
-        put = self._put(place, record, record.encode(self.serde, place), blobs, ahead=is_known)
+        put = Put(self.serde, place, record, changed).send(self._calls, self._cache, self._ttl_ms, ahead=is_known)
         if not is_known:
             await asyncio.gather(self._index.enter(place.thread_id, record.run_id), put)
         elif await put:  # the thread was deleted or expired since it was entered
             await self._index.enter(place.thread_id, record.run_id)
         return place.config()
-
-    def _blobs(self, place: Place, record: Record, channels: Iterable[str]) -> dict[bytes, bytes]:
-        """The values of some channels under their fields."""
-        prefix, values = place.prefix, record.checkpoint["channel_values"]
-        return {
-            blob_field(prefix, channel, record.blobs[channel]): dump_blob(self.serde, place, channel, values[channel])
-            for channel in channels
-        }
-
-    async def _put(
-        self, place: Place, record: Record, data: bytes, blobs: Mapping[bytes, bytes], *, ahead: bool
-    ) -> bool:
-        """Stores the record and the blobs of the changed channels; True when the thread is new.
-
-        Unchanged blobs that are not there any more (the thread expired while a node ran, or the parent was pruned) are
-        stored again from the state at hand, in a second round trip.
-
-        ``ahead`` sends large blobs ahead of the script, which then looks for them as it does for unchanged ones; only
-        where the thread is known to be there, for what a crash between the two leaves behind goes with the thread.
-        """
-        prefix, names = place.prefix, keys.checkpoint_thread(place.thread_id)
-        least = AHEAD_BYTES if ahead and self._calls.pool else float("inf")
-        large = [part for field, blob in blobs.items() if len(blob) >= least for part in (field, blob)]
-        small = [part for field, blob in blobs.items() if len(blob) < least for part in (field, blob)]
-        fields = (blob_field(prefix, channel, version) for channel, version in record.blobs.items())
-        there = large[::2] + [field for field in fields if field not in blobs]
-        args: tuple[RedisArgument, ...] = (self._ttl_ms, place.member, data, len(small), *small, *there)
-        if large:
-            reply = await self._calls.run_after(("HSET", names[2], *large), scripts.PUT, names, *args)
-        else:
-            reply = await self._calls.run(scripts.PUT, names, *args)
-        if isinstance(reply, list):
-            return await self._put(place, record, data, self._blobs(place, record, record.blobs), ahead=False)
-        for field, blob in blobs.items():
-            self._cache.hold(place.thread_id, prefix, field.rpartition(b"\0")[2].decode(), field, blob)
-        return bool(reply)
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""

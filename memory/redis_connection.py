@@ -82,7 +82,7 @@ class Pool(BlockingConnectionPool):
         connection: Any = self.get_available_connection()  # type: ignore[no-untyped-call]  # redis-py's has no types
         try:
             await self.ensure_connection(connection)
-        except BaseException:
+        except BaseException:  # whatever it is, cancellation too, passes on and gives the connection back
             await self.release(connection)
             raise
         return connection
