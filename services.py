@@ -24,6 +24,7 @@ from graphs.tasks import KINDS, take_tasks
 from memory import keys
 from memory.batched_events import BatchedEvents
 from memory.buckets import TokenBuckets
+from memory.bulk_consumers import BulkConsumer
 from memory.checkpoints import RedisSaver
 from memory.consumers import Consumer
 from memory.conversations import Conversations
@@ -65,9 +66,6 @@ CLOSE_S = 0.3
 
 INGEST_BATCH = 5_000
 """Events that DuckDB takes in at once: it likes large batches."""
-
-INGESTED = (keys.GRAPH_STREAM, keys.TASKS_STREAM, keys.PLANNER_STREAM)
-"""Streams that the event store takes in."""
 
 
 @asynccontextmanager
@@ -280,14 +278,18 @@ Job = Callable[[asyncio.Event], Awaitable[None]]
 
 def _ingest_jobs(redis: Redis, events: EventStore) -> dict[str, Job]:
     keeper = HistoryKeeper(redis, events)
-    handlers = {stream: events.ingester(stream) for stream in INGESTED}
-    handlers[keys.PLANNER_STREAM] = keeper.watching(handlers[keys.PLANNER_STREAM])
-    jobs = {
-        f"ingest {stream}": Consumer(redis, stream, "masterchat", "mc", handler, batch=INGEST_BATCH).run
-        for stream, handler in handlers.items()
-    }
+    take_steps = keeper.watching(events.ingester(keys.PLANNER_STREAM))
+    ingests = [
+        BulkConsumer(
+            redis, stream, "masterchat", "mc", events.ingester(stream), events.bulk_ingester(stream), batch=INGEST_BATCH
+        )
+        for stream in (keys.GRAPH_STREAM, keys.TASKS_STREAM)
+    ]
     return {
-        **jobs,
+        **{f"ingest {ingest.stream}": ingest.run for ingest in ingests},
+        f"ingest {keys.PLANNER_STREAM}": Consumer(
+            redis, keys.PLANNER_STREAM, "masterchat", "mc", take_steps, batch=INGEST_BATCH
+        ).run,
         "learn costs": keeper.run,
         "planner log": Consumer(redis, keys.PLANNER_STREAM, "ui", "frontend", _seen).run,
     }

@@ -1,8 +1,8 @@
 """From a Redis stream into DuckDB, a batch at a time: ``python -m benchmarks.ingest [--short]``.
 
-*Lumina*: ``Consumer`` and the event store's ingester, each event once. *Limits*: read and acknowledge; the same, each
-entry made an ``Event``. *Peers*: ``executemany`` of the same rows, on a hundredth of the events; FastStream's batch
-consumer with one statement a batch, in a process of its own. Another turn breaks
+*Lumina*: ``BulkConsumer`` and the event store's ingesters, each event once. *Limits*: read and acknowledge; the same,
+each entry made an ``Event``. *Peers*: ``executemany`` of the same rows, on a hundredth of the events; FastStream's
+batch consumer with one statement a batch, in a process of its own. Another turn breaks
 Lumina's reader off half-way and starts it again: the store has to hold every event once. All read the same entries,
 each in a group of its own. Then the lag: milliseconds from the moment an event is made until it is committed, at
 5,000 a second.
@@ -28,7 +28,8 @@ from redis.asyncio import Redis
 from benchmarks.engine import open_valkey
 from benchmarks.figures import Figures
 from benchmarks.harness import Work, finish, options, peers, rounds_of, run_peer, take_turns
-from memory.consumers import Consumer
+from memory.bulk_consumers import BulkConsumer
+from memory.event_columns import RawEntry
 from memory.events import EventStore, open_events
 from memory.keys import GRAPH_STREAM
 from memory.streams import Delivered, Event, Streams, now_ms
@@ -69,23 +70,29 @@ async def filled(redis: Redis, count: int) -> None:
 
 async def ingested(redis: Redis, store: EventStore, group: str, count: int, *, broken_off: bool = False) -> float:
     """Seconds until the store holds everything."""
-    handle = store.ingester(GRAPH_STREAM)
+    handle, bulk = store.ingester(GRAPH_STREAM), store.bulk_ingester(GRAPH_STREAM)
     stop, half = asyncio.Event(), asyncio.Event()
-    taken = 0
+    taken, last = 0, await Streams(redis).last_id(GRAPH_STREAM)
 
-    async def counted(delivered: Sequence[Delivered]) -> None:
+    def count_in(new: int, newest: str) -> None:
         nonlocal taken
-        await handle(delivered)
-        taken += len(delivered)
+        taken += new
         if taken >= count // 2:
             half.set()
-        if taken >= count:
+        if newest == last:
             stop.set()
 
+    async def counted(delivered: Sequence[Delivered]) -> None:
+        await handle(delivered)
+        count_in(len(delivered), delivered[-1].id)
+
+    async def counted_bulk(entries: Sequence[RawEntry]) -> None:
+        await bulk(entries)
+        count_in(len(entries), entries[-1][0].decode())
+
     def reader() -> asyncio.Task[None]:
-        return asyncio.create_task(
-            Consumer(redis, GRAPH_STREAM, group, "mc", counted, batch=BATCH, block_ms=100).run(stop)
-        )
+        consumer = BulkConsumer(redis, GRAPH_STREAM, group, "mc", counted, counted_bulk, batch=BATCH, block_ms=100)
+        return asyncio.create_task(consumer.run(stop))
 
     began = time.perf_counter()
     running = reader()
@@ -157,17 +164,21 @@ async def lags(redis: Redis, seconds: float) -> list[float]:
     total = int(PER_S * seconds)
     with tempfile.TemporaryDirectory() as folder:
         async with open_events(Path(folder) / "events.duckdb") as store:
-            handle = store.ingester(GRAPH_STREAM)
+            bulk = store.bulk_ingester(GRAPH_STREAM)
 
-            async def noted(delivered: Sequence[Delivered]) -> None:
-                await handle(delivered)
+            async def noted(entries: Sequence[RawEntry]) -> None:
+                await bulk(entries)
                 now = now_ms()
-                found.extend(now - one.event.ts for one in delivered)
+                found.extend(
+                    now - int(dict(zip(fields[::2], fields[1::2], strict=True))[b"ts"]) for _, fields in entries
+                )
                 if len(found) >= total:
                     stop.set()
 
-            reading = Consumer(redis, GRAPH_STREAM, "masterchat", "mc", noted, batch=BATCH, block_ms=100).run(stop)
-            running = asyncio.create_task(reading)
+            reader = BulkConsumer(
+                redis, GRAPH_STREAM, "masterchat", "mc", store.ingester(GRAPH_STREAM), noted, batch=BATCH, block_ms=100
+            )
+            running = asyncio.create_task(reader.run(stop))
             streams, began = Streams(redis), time.perf_counter()
             for start in range(0, total, SLICE):
                 await asyncio.sleep(began + start / PER_S - time.perf_counter())

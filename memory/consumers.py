@@ -78,7 +78,7 @@ class Consumer:
             max_attempts: see above.
         """
         self._redis = redis
-        self._stream, self._group, self._name = stream, group, name
+        self.stream, self._group, self._name = stream, group, name
         self._handler = handler
         self._batch, self._block_ms = batch, block_ms
         self._lease_ms = int(lease_s * 1000)
@@ -100,31 +100,33 @@ class Consumer:
             try:
                 await self._read()
             except (exceptions.RedisError, OSError) as error:
-                logger.warning("{} cannot read {}: {}; trying again", self._name, self._stream, error)
+                logger.warning("{} cannot read {}: {}; trying again", self._name, self.stream, error)
                 pause_s = 0.1 if time.monotonic() - began > 10 else min(pause_s * 2, 5.0)
                 await self._pause(pause_s)
         with contextlib.suppress(exceptions.RedisError, OSError):
-            await self._leave([self._stream], [self._group, self._name, int(FORGET_AFTER_S * 1000)])
+            await self._leave([self.stream], [self._group, self._name, int(FORGET_AFTER_S * 1000)])
 
     async def _read(self) -> None:
-        await create_group(self._redis, self._stream, self._group)
-        await self._leave([self._stream], [self._group, "", int(FORGET_AFTER_S * 1000)])
+        await create_group(self._redis, self.stream, self._group)
+        await self._leave([self.stream], [self._group, "", int(FORGET_AFTER_S * 1000)])
         await self._resume()
         next_claim = 0.0
         while not self._stop.is_set():
             if time.monotonic() >= next_claim:
                 await self._take_over()
                 next_claim = time.monotonic() + self._lease_ms / 5000
-            for _, entries in await self._next() or ():
-                await self._handle(entries, {})
+            await self._turn()
 
-    async def _next(self) -> Any:
-        """New entries; a stop ends the wait at once. What arrives in that moment stays pending, for whoever is next."""
-        reading = asyncio.ensure_future(
-            self._redis.xreadgroup(
-                self._group, self._name, {self._stream: ">"}, count=self._batch, block=self._block_ms
-            )
+    async def _turn(self) -> None:
+        reply = await self._until_stopped(
+            self._redis.xreadgroup(self._group, self._name, {self.stream: ">"}, count=self._batch, block=self._block_ms)
         )
+        for _, entries in reply or ():
+            await self._handle(entries, {})
+
+    async def _until_stopped(self, read: Awaitable[Any]) -> Any:
+        """What was read; a stop ends the wait at once. What arrives in that moment stays pending, for who is next."""
+        reading = asyncio.ensure_future(read)
         stopped = asyncio.create_task(self._stop.wait())
         try:
             await asyncio.wait({reading, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -139,7 +141,7 @@ class Consumer:
         position = "0"
         while not self._stop.is_set():
             reply: Any = await self._redis.xreadgroup(
-                self._group, self._name, {self._stream: position}, count=self._batch
+                self._group, self._name, {self.stream: position}, count=self._batch
             )
             entries: Entries = reply[0][1] if reply else []
             if not entries:
@@ -152,7 +154,7 @@ class Consumer:
         position = "0-0"
         while not self._stop.is_set():
             reply: Any = await self._redis.xautoclaim(
-                self._stream, self._group, self._name, self._lease_ms, position, count=self._batch
+                self.stream, self._group, self._name, self._lease_ms, position, count=self._batch
             )
             entries = [entry for entry in reply[1] if entry[0] is not None]
             if len(entries) < len(reply[1]):
@@ -166,7 +168,7 @@ class Consumer:
     async def _drop_deleted(self) -> None:
         """Acknowledge what somebody deleted while it was pending: Redis 6.2 would keep it so for ever, nameless."""
         for entry_id in await self._pending("-", "+"):
-            if not await self._redis.xrange(self._stream, entry_id, entry_id):
+            if not await self._redis.xrange(self.stream, entry_id, entry_id):
                 await self._acknowledge([entry_id.decode()])
 
     async def _counts(self, entries: Entries) -> dict[bytes, int]:
@@ -176,9 +178,7 @@ class Consumer:
         """How often each entry that this consumer holds was delivered."""
         counts: dict[bytes, int] = {}
         while True:
-            page: Any = await self._redis.xpending_range(
-                self._stream, self._group, first, last, self._batch, self._name
-            )
+            page: Any = await self._redis.xpending_range(self.stream, self._group, first, last, self._batch, self._name)
             counts |= {item["message_id"]: int(item["times_delivered"]) for item in page}
             if len(page) < self._batch:
                 return counts
@@ -201,7 +201,7 @@ class Consumer:
                     await self._bury(name, fields, attempts, str(error))
         await self._acknowledge(gone)
         if batch:
-            async with self._kept(batch):
+            async with self._kept([item.id for item in batch]):
                 await self._deliver(batch, dict(entries))
 
     async def _deliver(self, batch: list[Delivered], raw: Mapping[bytes, Mapping[bytes, bytes]]) -> None:
@@ -218,7 +218,7 @@ class Consumer:
                     await self._fail(failed, raw)
                     return
             batch = [item for item in batch if item not in done]
-            logger.warning("{} {} cannot go on: {}", self._stream, self._group, failed[0][1])
+            logger.warning("{} {} cannot go on: {}", self.stream, self._group, failed[0][1])
             await self._pause(pause_s)
             pause_s = min(pause_s * 2, 5.0)
             if self._stop.is_set():
@@ -250,7 +250,7 @@ class Consumer:
     ) -> None:
         for item, error in failed:
             text = f"{type(error).__name__}: {error}"[:MAX_ERROR_CHARS]
-            logger.warning("{} {} attempt {}: {}", self._stream, item.id, item.attempts, text)
+            logger.warning("{} {} attempt {}: {}", self.stream, item.id, item.attempts, text)
             if item.attempts >= self._max_attempts:
                 await self._bury(item.id, raw[item.id.encode()], item.attempts, text)
             else:
@@ -258,21 +258,21 @@ class Consumer:
 
     async def _bury(self, entry_id: str, fields: Mapping[bytes, bytes], attempts: int, error: str) -> None:
         """To the dead letters first, then acknowledged: a crash between the two leaves a second copy, never none."""
-        about = {"stream": self._stream, "id": entry_id, "group": self._group, "attempts": attempts, "ts": now_ms()}
+        about = {"stream": self.stream, "id": entry_id, "group": self._group, "attempts": attempts, "ts": now_ms()}
         letter: dict[Any, Any] = {**fields, **{f"dead_{key}": value for key, value in about.items()}}
         letter["dead_error"] = error[:MAX_ERROR_CHARS]
-        dead = keys.dead_letters(self._stream)
+        dead = keys.dead_letters(self.stream)
         await self._redis.xadd(dead, letter, maxlen=max_length(dead), approximate=True)
         await self._acknowledge([entry_id])
 
     async def _acknowledge(self, ids: Sequence[str]) -> None:
         if ids:
-            await self._redis.xack(self._stream, self._group, *ids)
+            await self._redis.xack(self.stream, self._group, *ids)
             for entry_id in ids:
                 self._errors.pop(entry_id, None)
 
     @contextlib.asynccontextmanager
-    async def _kept(self, batch: Sequence[Delivered]) -> AsyncIterator[None]:
+    async def _kept(self, ids: Sequence[str]) -> AsyncIterator[None]:
         """Show signs of life for a batch while its handler works."""
 
         handled = asyncio.Event()
@@ -281,8 +281,7 @@ class Consumer:
             while not handled.is_set():  # a cancellation may be swallowed by the client (python/cpython#86296)
                 await asyncio.sleep(self._lease_ms / 3000)
                 with contextlib.suppress(exceptions.RedisError, OSError):
-                    first, last = batch[0].id, batch[-1].id
-                    await self._keep([self._stream], [self._group, self._name, first, last, len(batch)])
+                    await self._keep([self.stream], [self._group, self._name, ids[0], ids[-1], len(ids)])
 
         task = asyncio.create_task(beat())
         try:

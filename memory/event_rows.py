@@ -11,7 +11,9 @@ from memory.streams import Event
 Entry = tuple[str, str, Event]
 """Stream, stream id, event: the first two are the event's identity."""
 
-_LATEST_TS = 253_402_300_799_999  # the last millisecond of the year 9999, the latest that a Python datetime can hold
+LATEST_TS = 253_402_300_799_999
+"""The last millisecond of the year 9999, the latest that a Python datetime can hold."""
+
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)  # json.dumps makes one a call
 
 
@@ -28,7 +30,7 @@ def arrow_table(entries: Sequence[Entry]) -> Any:
         "task_id": [event.task_id for event in events],
         "data": [_json_text(event.data) for event in events],
     }
-    times = [event.ts if 0 <= event.ts <= _LATEST_TS else _id_ms(id_) for (_, id_, event) in entries]
+    times = [event.ts if 0 <= event.ts <= LATEST_TS else _id_ms(id_) for (_, id_, event) in entries]
     columns = {"ts": pa.array(times, pa.timestamp("ms", tz="UTC"))}
     for name, values in texts.items():
         try:
@@ -40,7 +42,7 @@ def arrow_table(entries: Sequence[Entry]) -> Any:
 
 def _id_ms(id_: str) -> int:
     text = id_.partition("-")[0]
-    return min(int(text), _LATEST_TS) if text.isdecimal() else 0
+    return min(int(text), LATEST_TS) if text.isdecimal() else 0
 
 
 def _json_text(data: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from errors import LuminaError
 from memory.consumers import NotReady
+from memory.event_columns import RawEntry, columns
 from memory.event_export import DAYS, Day, DayWriter
 from memory.event_file import EventStoreHeld, EventStoreUnreadable, open_file
 from memory.event_history import HALF_LIFE_RUNS, HISTORY, WayHistory
@@ -54,8 +55,8 @@ BATCH = 5_000
 _INSERT = """
 INSERT INTO events (stream, id, ts, type, agent, task_id, data)
 SELECT stream, id, ts, type, agent, task_id, data FROM incoming
-ON CONFLICT DO NOTHING
 """
+_INSERT_NEW = f"{_INSERT} ON CONFLICT DO NOTHING"
 _REPLAY = """
 SELECT id, epoch_ms(ts), type, agent, task_id, data
 FROM events
@@ -133,7 +134,8 @@ class EventStore:
         """
         new = 0
         for start in range(0, len(entries), BATCH):
-            new += await self._write(self._append, entries[start : start + BATCH])
+            batch = entries[start : start + BATCH]
+            new += await self._write(self._append, partial(arrow_table, batch), len(batch))
         return new
 
     def ingester(self, stream: str) -> Callable[[Sequence[Delivered]], Awaitable[None]]:
@@ -144,6 +146,21 @@ class EventStore:
 
         async def ingest(delivered: Sequence[Delivered]) -> None:
             await self.append([(stream, entry.id, entry.event) for entry in delivered])
+
+        return ingest
+
+    def bulk_ingester(self, stream: str) -> Callable[[Sequence[RawEntry]], Awaitable[None]]:
+        """The same for a consumer of whole batches: no ``Event`` is made, the text of ``data`` is kept as it came.
+
+        It raises ``InvalidEvents`` for a batch with anything out of the ordinary; ``ingester`` takes what can be taken.
+        """
+
+        async def ingest(entries: Sequence[RawEntry]) -> None:
+            try:
+                table = await columns(stream, entries)
+            except ValueError as error:
+                raise InvalidEvents(f"{len(entries)} events are not all plain: {error}; send them singly") from error
+            await self._write(self._append, lambda: table, len(entries))
 
         return ingest
 
@@ -269,25 +286,26 @@ class EventStore:
         self._forbidden = forbidden_functions(root)
         self._root = root
 
-    def _append(self, entries: Sequence[Entry]) -> int:
+    def _append(self, table: Callable[[], Any], count: int) -> int:
         import duckdb
 
         try:
             with self._cursor() as cursor:
-                cursor.register("incoming", arrow_table(entries))
-                row = cursor.execute(_INSERT).fetchone()
+                cursor.register("incoming", table())
+                try:
+                    row = cursor.execute(_INSERT).fetchone()
+                except duckdb.ConstraintException:  # some of them are there: looking for them costs a third more
+                    row = cursor.execute(_INSERT_NEW).fetchone()
             return int(row[0]) if row else 0
         except (duckdb.DataError, duckdb.IntegrityError) as error:
-            raise InvalidEvents(
-                f"{len(entries)} events were not stored: {one_line(error)}; send them singly"
-            ) from error
+            raise InvalidEvents(f"{count} events were not stored: {one_line(error)}; send them singly") from error
         except duckdb.Error as error:
             if isinstance(error, duckdb.FatalException):  # DuckDB refuses all further work until the file is reopened
                 self._disconnect(self._require())
                 self._root = None
                 self._connect()
             raise EventsNotStored(
-                f"{len(entries)} events were not stored in {self.path}: {one_line(error)}; "
+                f"{count} events were not stored in {self.path}: {one_line(error)}; "
                 "free space or mend the disk, the streams keep them until then"
             ) from error
 
