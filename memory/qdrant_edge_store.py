@@ -124,7 +124,7 @@ class QdrantEdgeStore:
         mode: Mode = "hybrid",
     ) -> list[Hit]:
         """See ``VectorStore.search``."""
-        requests = [self._request(Search(text, dense, where, limit, mode))]
+        requests = self._requests([Search(text, dense, where, limit, mode)])
         [found] = await self._run(lambda: self._search(requests))
         return found
 
@@ -132,7 +132,7 @@ class QdrantEdgeStore:
         self, searches: Sequence[Search], *, waiting: Where | None = None
     ) -> tuple[list[list[Hit]], int]:
         """See ``VectorStore.search_together``."""
-        requests = [self._request(one) for one in searches]
+        requests = self._requests(searches)
         count = qd.CountRequest(exact=True, filter=matching_filter(waiting, embedded=False))
         return await self._run(lambda: (self._search(requests), self._open_shard.count(count)))
 
@@ -189,13 +189,19 @@ class QdrantEdgeStore:
             why = f"vector store {self._path}: {error}; is the disk full or the folder damaged?"
             raise VectorStoreError(why) from error
 
-    def _request(self, one: Search) -> tuple[qd.QueryRequest | None, int]:
-        """What to ask for a search, None where there is nothing to search by, and how many hits it wants."""
-        words = self._bm25.query(one.text)
-        wanted = wanted_mode(bool(words.indices), one.dense, one.mode)
-        if wanted is None or one.limit < 1:
-            return None, 0
-        return query_request(words, one.dense, matching_filter(one.where), one.limit, wanted), one.limit
+    def _requests(self, searches: Sequence[Search]) -> list[tuple[qd.QueryRequest | None, int]]:
+        """What to ask for each search, None where there is nothing to search by, and how many hits it wants."""
+        words = {text: self._bm25.query(text) for text in {one.text for one in searches}}
+        requests: list[tuple[qd.QueryRequest | None, int]] = []
+        for one in searches:
+            said = words[one.text]
+            wanted = wanted_mode(bool(said.indices), one.dense, one.mode)
+            if wanted is None or one.limit < 1:
+                requests.append((None, 0))
+            else:
+                request = query_request(said, one.dense, matching_filter(one.where), one.limit, wanted)
+                requests.append((request, one.limit))
+        return requests
 
     # Below runs on the store's thread.
 

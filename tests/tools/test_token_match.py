@@ -89,7 +89,7 @@ def test_weights_sum_to_one_even_where_no_token_is_a_word() -> None:
 
 def test_the_sentence_before_helps_and_the_first_has_none() -> None:
     best = np.array([[1.0, 0.0], [0.2, 0.6], [0.1, 0.1]], np.float32)
-    here, with_before = tokens_met(best, np.array([0.75, 0.25], np.float32)).T
+    here, with_before = zip(*tokens_met(best, np.array([0.75, 0.25], np.float32)), strict=True)
     assert here == pytest.approx([0.75, 0.3, 0.1])
     assert with_before == pytest.approx([0.75, 0.9, 0.3])
 

@@ -1,0 +1,59 @@
+"""What scoring asks of a passage for every question, found once: its sentences, and where in it which words are.
+
+The same passages are found again and again in a conversation; to cut one into sentences and stem its words takes longer
+than to score it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from tools.lexical import pairs, stemmed, stems
+from tools.splitter import sentences as sentence_borders
+
+KEPT = 2_000
+"""Passages whose parts are kept, the latest used: about 10 KB each."""
+KEPT_WORDS = 4_000
+"""Texts whose words are kept: each question looks at ten times as many as are cut into sentences; 2.5 KB each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A passage, cut up."""
+
+    borders: tuple[tuple[int, int], ...]
+    """Where each sentence starts and ends, at least one."""
+    titled: tuple[str, ...]
+    """Each sentence with the passage's title in front: one that says «it» or «they» means little without."""
+    sentences: tuple[str, ...]
+    places: Mapping[int, Sequence[int]]
+    """Word → the numbers of the sentences that have it, of all where the title has it."""
+    pairs: frozenset[int]
+    """Neighbouring words of title and text, see ``lexical.pairs``."""
+
+
+@lru_cache(maxsize=KEPT)
+def parts_of(title: str, text: str) -> Parts:
+    """The parts of a passage."""
+    borders = tuple(sentence_borders(text)) or ((0, len(text)),)
+    sentences = tuple(text[start:end] for start, end in borders)
+    places: dict[int, tuple[int, ...]] = {}
+    for number, sentence in enumerate(sentences):
+        for word in set(stems(sentence)):
+            places[word] = (*places.get(word, ()), number)
+    in_all = tuple(range(len(sentences)))
+    return Parts(
+        borders,
+        tuple(f"{title}: {sentence}" for sentence in sentences),
+        sentences,
+        {**places, **dict.fromkeys(stems(title), in_all)},
+        frozenset(pairs(stemmed(f"{title} {text}"))),
+    )
+
+
+@lru_cache(maxsize=KEPT_WORDS)
+def words_of(text: str) -> frozenset[int]:
+    """The content words of a text, each once."""
+    return frozenset(stemmed(text))
