@@ -7,8 +7,9 @@ which leaves the stores.
 
 Recall without the embedding, at 1,000, 10,000 and (long form) 100,000 passages of four owners, one of them asked for:
 texts and vectors are random from a fixed seed, every embedding is there at once. *Lumina* is ``Recall``, sentences
-scored and all; beside it the hybrid query of its store. *Limit*: the bare engine, asked for the same hybrid query of
-the same shard. *Peer*: as above, up to 10,000. qdrant-client and langchain-qdrant are Lumina's own dependencies.
+scored and all, asked other questions in each turn, and then the same once more, when their passages are known; beside it
+the hybrid query of its store. *Limit*: the bare engine, asked for the same hybrid query of the same shard. *Peer*: as
+above, up to 10,000. qdrant-client and langchain-qdrant are Lumina's own dependencies.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -256,59 +257,81 @@ async def peer_with_model(engine: Engine, passages: Sequence[Passage]) -> Mappin
 # Recall.
 
 
-async def recalled(measure: str, store: QdrantEdgeStore, given: Given, questions: Sequence[str]) -> Mapping[str, float]:
-    recall = Recall(store, given)
-    began = time.perf_counter()
-    for question in questions:
-        assert await recall.search(question, owner="owner-1", limit=LIMIT)
-    return {measure: 1e3 * (time.perf_counter() - began) / len(questions)}
+Turns = Iterator[Sequence[str]]
+"""The questions of one turn after the other: each contender has its own, of the same questions."""
 
 
-async def queried(measure: str, store: QdrantEdgeStore, given: Given, questions: Sequence[str]) -> Mapping[str, float]:
+async def clocked(size: int, questions: Sequence[str], ask: Callable[[], Awaitable[None]]) -> Mapping[str, float]:
+    """Milliseconds a question, asked for the first time in this turn and once more."""
+    found = {}
+    for measure in (f"recall at {size:,}, ms", f"recall at {size:,}, asked again, ms"):
+        began = time.perf_counter()
+        await ask()
+        found[measure] = 1e3 * (time.perf_counter() - began) / len(questions)
+    return found
+
+
+async def recalled(size: int, store: QdrantEdgeStore, given: Given, turns: Turns) -> Mapping[str, float]:
+    recall, questions = Recall(store, given), next(turns)
+
+    async def ask() -> None:
+        for question in questions:
+            assert await recall.search(question, owner="owner-1", limit=LIMIT)
+
+    return await clocked(size, questions, ask)
+
+
+async def queried(size: int, store: QdrantEdgeStore, given: Given, turns: Turns) -> Mapping[str, float]:
+    questions = next(turns)
     vectors, where = await given.encode(questions), {"owner": "owner-1"}
-    began = time.perf_counter()
-    for question, vector in zip(questions, vectors, strict=True):
-        assert await store.search(question, dense=vector, where=where, limit=LIMIT)
-    return {measure: 1e3 * (time.perf_counter() - began) / len(questions)}
+
+    async def ask() -> None:
+        for question, vector in zip(questions, vectors, strict=True):
+            assert await store.search(question, dense=vector, where=where, limit=LIMIT)
+
+    return await clocked(size, questions, ask)
 
 
-async def bare(measure: str, store: QdrantEdgeStore, given: Given, questions: Sequence[str]) -> Mapping[str, float]:
+async def bare(size: int, store: QdrantEdgeStore, given: Given, turns: Turns) -> Mapping[str, float]:
     import qdrant_edge as qd
 
     shard = store._open_shard  # the engine itself, on the same points; nothing else uses it meanwhile
     owner: Any = qd.FieldCondition(key="metadata.owner", match=qd.MatchValue("owner-1"))
     mine, encoder = qd.Filter(must=[owner]), Bm25Encoder()
+    questions = next(turns)
     vectors = await given.encode(questions)
     fusion: Any = qd.Fusion.Rrf(k=RRF_K)  # the package's stub does not say that it is a Fusion
     across = qd.SearchParams(acorn=qd.AcornSearchParams(enable=True))
-    began = time.perf_counter()
-    for question, vector in zip(questions, vectors, strict=True):
-        words = encoder.query(question)
-        prefetches = [
-            qd.Prefetch(
-                limit=MIN_CANDIDATES,
-                query=qd.Query.Nearest(vector.tolist(), using=DENSE),
-                params=across,
-                filter=mine,
-            ),
-            qd.Prefetch(
-                limit=MIN_CANDIDATES,
-                query=qd.Query.Nearest(qd.SparseVector(words.indices, words.values), using=SPARSE),
-                filter=mine,
-            ),
-        ]
-        found = shard.query(qd.QueryRequest(limit=LIMIT, query=fusion, prefetches=prefetches, with_payload=True))
-        assert len(found) == LIMIT
-    return {measure: 1e3 * (time.perf_counter() - began) / len(questions)}
+
+    async def ask() -> None:
+        for question, vector in zip(questions, vectors, strict=True):
+            words = encoder.query(question)
+            prefetches = [
+                qd.Prefetch(
+                    limit=MIN_CANDIDATES,
+                    query=qd.Query.Nearest(vector.tolist(), using=DENSE),
+                    params=across,
+                    filter=mine,
+                ),
+                qd.Prefetch(
+                    limit=MIN_CANDIDATES,
+                    query=qd.Query.Nearest(qd.SparseVector(words.indices, words.values), using=SPARSE),
+                    filter=mine,
+                ),
+            ]
+            found = shard.query(qd.QueryRequest(limit=LIMIT, query=fusion, prefetches=prefetches, with_payload=True))
+            assert len(found) == LIMIT
+
+    return await clocked(size, questions, ask)
 
 
-async def peer_queried(measure: str, peer: QdrantVectorStore, questions: Sequence[str]) -> Mapping[str, float]:
+async def peer_queried(size: int, peer: QdrantVectorStore, turns: Turns) -> Mapping[str, float]:
     is_mine = models.FieldCondition(key="metadata.owner", match=models.MatchValue(value="owner-1"))
-    mine = models.Filter(must=[is_mine])
+    mine, questions = models.Filter(must=[is_mine]), next(turns)
     began = time.perf_counter()
     for question in questions:
         assert peer.similarity_search_with_score(question, k=LIMIT, filter=mine)
-    return {measure: 1e3 * (time.perf_counter() - began) / len(questions)}
+    return {f"recall at {size:,}, ms": 1e3 * (time.perf_counter() - began) / len(questions)}
 
 
 async def main(figures: Figures, rounds: int, *, real: int, stored: int, sizes: Sequence[int], asked: int) -> None:
@@ -331,23 +354,22 @@ async def main(figures: Figures, rounds: int, *, real: int, stored: int, sizes: 
             "QdrantVectorStore": partial(peer_indexed, STORED, made[:stored], GivenToLangChain(vectors)),
         }
         await take_turns(figures, without, rounds)
-        questions = random_texts(asked, 1, seed=3)
+        turns = [random_texts(asked, 1, seed=3 + turn) for turn in range(rounds)]
         for size in sizes:
-            measure = f"recall at {size:,}, ms"
             async with AsyncExitStack() as stack:
                 store = await edge(Path(folder) / f"of-{size}")
                 stack.push_async_callback(store.aclose)
                 await fill(Indexer(store, given, Untold()), made[:size])
                 await store.optimize()
                 asking: dict[str, Work] = {
-                    "lumina": partial(recalled, measure, store, given, questions),
-                    "its store's hybrid query": partial(queried, measure, store, given, questions),
-                    "the bare engine": partial(bare, measure, store, given, questions),
+                    "lumina": partial(recalled, size, store, given, iter(turns)),
+                    "its store's hybrid query": partial(queried, size, store, given, iter(turns)),
+                    "the bare engine": partial(bare, size, store, given, iter(turns)),
                 }
                 if size <= PEER_MOST:
                     peer = local_mode(GivenToLangChain(vectors))
                     await asyncio.to_thread(add_to, peer, made[:size])
-                    asking["QdrantVectorStore"] = partial(peer_queried, measure, peer, questions)
+                    asking["QdrantVectorStore"] = partial(peer_queried, size, peer, iter(turns))
                 await take_turns(figures, asking, rounds)
 
 

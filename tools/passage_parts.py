@@ -13,10 +13,10 @@ from functools import lru_cache
 from tools.lexical import pairs, stemmed, stems
 from tools.splitter import sentences as sentence_borders
 
-KEPT = 2_000
-"""Passages whose parts are kept, the latest used: about 10 KB each."""
+KEPT = 1_000
+"""Passages whose parts are kept, the latest used: 12 KB each, of 900 characters."""
 KEPT_WORDS = 4_000
-"""Texts whose words are kept: each question looks at ten times as many as are cut into sentences; 2.5 KB each."""
+"""Texts whose words are kept, 5 KB each: a question looks at the words of ten times as many as are cut up."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,7 @@ def sentence_features(
     asked = stems(question)
     rarity = rarities(asked, pool)
     neighbours = weighted_pairs(asked, rarity)
+    asked_pairs = frozenset(neighbours)
     everything, all_pairs = sum(rarity.values()) or 1.0, sum(neighbours.values()) or 1.0
     tokens = iter(met or repeat((0.0, 0.0)))
     near = iter(cosines)
@@ -100,7 +101,7 @@ def sentence_features(
     for candidate in candidates:
         parts = candidate.parts
         here, with_before = words_covered(rarity, parts)
-        pairs = sum([weight for pair, weight in neighbours.items() if pair in parts.pairs]) / all_pairs
+        pairs = sum([neighbours[pair] for pair in asked_pairs & parts.pairs]) / all_pairs
         cues = type_cues(question, parts.sentences)
         nearness = list(islice(near, len(here)))
         best = max(nearness)
@@ -115,9 +116,10 @@ def words_covered(weights: Mapping[int, float], parts: Parts) -> tuple[list[floa
     """What the words weigh that each sentence has, or its title; and the same with the words of the sentence before."""
     count = len(parts.sentences)
     here, with_before = [0.0] * count, [0.0] * (count + 1)
-    for word, weight in weights.items():
+    for word in weights.keys() & parts.places.keys():
+        weight = weights[word]
         reached = -1  # the sentence that has had its weight from the one before
-        for place in parts.places.get(word, ()):
+        for place in parts.places[word]:
             here[place] += weight
             if place != reached:
                 with_before[place] += weight
