@@ -7,9 +7,9 @@ which leaves the stores.
 
 Recall without the embedding, at 1,000, 10,000 and (long form) 100,000 passages of four owners, one of them asked for:
 texts and vectors are random from a fixed seed, every embedding is there at once. *Lumina* is ``Recall``, sentences
-scored and all, asked other questions in each turn, and then the same once more, when their passages are known; beside it
-the hybrid query of its store. *Limit*: the bare engine, asked for the same hybrid query of the same shard. *Peer*: as
-above, up to 10,000. qdrant-client and langchain-qdrant are Lumina's own dependencies.
+scored and all, asked other questions in each turn, and then the same once more, when their passages are known; beside
+it the hybrid query of its store. *Limit*: the bare engine, asked for the same hybrid query of the same shard. *Peer*:
+as above, up to 10,000. qdrant-client and langchain-qdrant are Lumina's own dependencies.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import asyncio
 import sys
 import tempfile
 import time
-import zlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -27,14 +26,22 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import numpy as np
 from langchain_core.embeddings import Embeddings
 from langchain_qdrant import QdrantVectorStore, RetrievalMode
-from numpy.typing import NDArray
 from qdrant_client import QdrantClient, models
 
 from benchmarks.figures import Figures
 from benchmarks.harness import Work, finish, options, rounds_of, take_turns
+from benchmarks.made_up_passages import (
+    DIMENSIONS,
+    Given,
+    GivenToLangChain,
+    Vectors,
+    random_passages,
+    random_texts,
+    random_vectors,
+    rows_of,
+)
 from memory.bm25 import Bm25Encoder, build_sparse_embeddings
 from memory.indexer import PASSAGES_ADD, SLICE, Indexer
 from memory.passages import Passage
@@ -55,47 +62,12 @@ EXPECTATION = (
     "three times that, for it asks twice and scores the sentences of six passages; the peer compares every vector in "
     "NumPy and every word in Python, a hundred times slower at 10,000"
 )
-DIMENSIONS = 384
-OWNERS = 4
 LIMIT = 10
 PEER_MOST = 10_000
 EVENT_PASSAGES = 200
 """Passages in one stream entry, as the crawl agent sends them."""
 BUILT, STORED = "indexed with the model, passages/s", "indexed, vectors given, passages/s"
 INDEXES = ("owner", "source", "title", "revision")
-Vectors = NDArray[np.float32]
-
-
-def rows_of(texts: Sequence[str], count: int) -> list[int]:
-    """A row for each text, always the same."""
-    return [zlib.crc32(text.encode()) % count for text in texts]
-
-
-class Given:
-    """Has the vector of any text at once."""
-
-    dimensions = DIMENSIONS
-    model_name = "given"
-
-    def __init__(self, vectors: Vectors) -> None:
-        self._vectors = vectors
-
-    async def encode(self, texts: Sequence[str], *, query: bool = False, urgent: bool | None = None) -> Vectors:
-        return self._vectors[rows_of(texts, len(self._vectors))]
-
-
-class GivenToLangChain(Embeddings):
-    """The same for LangChain."""
-
-    def __init__(self, vectors: Vectors) -> None:
-        self._vectors = vectors
-
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        found: list[list[float]] = self._vectors[rows_of(texts, len(self._vectors))].tolist()
-        return found
-
-    def embed_query(self, text: str) -> list[float]:
-        return self.embed_documents([text])[0]
 
 
 class Untold:
@@ -127,34 +99,6 @@ async def real_passages(folder: Path, count: int) -> list[Passage]:
     passages = [passage for page in pages for passage in split(page, owner="owner-0", source="sample")]
     assert len(passages) >= count, f"the sample has {len(passages)} passages in reach, {count} are wanted"
     return passages[:count]
-
-
-def random_vectors(count: int) -> Vectors:
-    """Vectors of length one around two hundred centres."""
-    rng = np.random.default_rng(1)
-    centres = rng.normal(size=(200, DIMENSIONS))
-    rows = centres[rng.integers(0, len(centres), count)] + 0.7 * rng.normal(size=(count, DIMENSIONS))
-    unit: Vectors = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-    return unit
-
-
-def random_texts(count: int, sentences: int, seed: int) -> list[str]:
-    """Texts of sentences of fifteen words, out of 20,000 that come as often as those of a language do (Zipf).
-
-    The words are the same for every seed: a question has words of the passages.
-    """
-    rng = np.random.default_rng(2)
-    words = np.array(["".join(rng.choice(list("abcdeiklmnoprstu"), 6)) for _ in range(20_000)])
-    rng = np.random.default_rng(seed)
-    ranks = np.minimum(rng.zipf(1.3, size=(count, sentences, 15)) - 1, len(words) - 1)
-    return [" ".join(" ".join(line).capitalize() + "." for line in text) for text in words[ranks]]
-
-
-def random_passages(count: int) -> list[Passage]:
-    return [
-        Passage(f"owner-{n % OWNERS}", "sample", f"Page {n // 8}", "", "1", (), text, 0, len(text), n % 8)
-        for n, text in enumerate(random_texts(count, 4, seed=2))
-    ]
 
 
 # Indexing.

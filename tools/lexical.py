@@ -14,6 +14,9 @@ from operator import contains
 
 from memory.bm25 import Bm25Encoder
 
+KEPT_STEMS = 50_000
+"""Words whose stems are kept, 150 bytes each."""
+
 _WORD = re.compile(r"\w+")
 
 Stems = tuple[int, ...]
@@ -25,23 +28,34 @@ def _encoder() -> Bm25Encoder:
     return Bm25Encoder()
 
 
-@lru_cache(maxsize=50_000)
+class _Stems(dict[str, int | None]):
+    """Word → the hash of its stem. A mapping and no ``lru_cache``: it is asked for every word of every new passage."""
+
+    def __missing__(self, word: str) -> int | None:
+        if len(self) >= KEPT_STEMS:
+            self.clear()
+        indices = _encoder().query(word).indices
+        found = self[word] = indices[0] if indices else None
+        return found
+
+
+_STEMS = _Stems()
+
+
 def stem(word: str) -> int | None:
     """The hash of a word's stem; None for a stop word."""
-    indices = _encoder().query(word).indices
-    return indices[0] if indices else None
+    return _STEMS[word]
 
 
 @lru_cache(maxsize=20_000)
 def stems(text: str) -> Stems:
     """The content words of a text, in order."""
-    return stemmed(text)
+    return tuple([number for number in map(_STEMS.__getitem__, _WORD.findall(text)) if number is not None])
 
 
-def stemmed(text: str) -> Stems:
-    """The same, not kept: for those who keep what they make of it."""
-    found = map(stem, _WORD.findall(text))
-    return tuple([number for number in found if number is not None])
+def content_words(text: str) -> frozenset[int]:
+    """The content words of a text, each once; not kept."""
+    return frozenset([number for number in map(_STEMS.__getitem__, set(_WORD.findall(text))) if number is not None])
 
 
 def rarities(words: Iterable[int], texts: Sequence[frozenset[int]]) -> dict[int, float]:

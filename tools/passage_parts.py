@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 
-from tools.lexical import pairs, stemmed, stems
+from tools.lexical import content_words, pairs, stems
 from tools.splitter import sentences as sentence_borders
 
 KEPT = 1_000
@@ -39,21 +40,21 @@ def parts_of(title: str, text: str) -> Parts:
     """The parts of a passage."""
     borders = tuple(sentence_borders(text)) or ((0, len(text)),)
     sentences = tuple(text[start:end] for start, end in borders)
+    words, named = [stems(sentence) for sentence in sentences], stems(title)
     places: dict[int, tuple[int, ...]] = {}
-    for number, sentence in enumerate(sentences):
-        for word in set(stems(sentence)):
+    for number, said in enumerate(words):
+        for word in set(said):
             places[word] = (*places.get(word, ()), number)
-    in_all = tuple(range(len(sentences)))
     return Parts(
         borders,
-        tuple(f"{title}: {sentence}" for sentence in sentences),
+        tuple([f"{title}: {sentence}" for sentence in sentences]),
         sentences,
-        {**places, **dict.fromkeys(stems(title), in_all)},
-        frozenset(pairs(stemmed(f"{title} {text}"))),
+        {**places, **dict.fromkeys(named, tuple(range(len(sentences))))},
+        frozenset(pairs((*named, *chain.from_iterable(words)))),
     )
 
 
 @lru_cache(maxsize=KEPT_WORDS)
 def words_of(text: str) -> frozenset[int]:
     """The content words of a text, each once."""
-    return frozenset(stemmed(text))
+    return content_words(text)
