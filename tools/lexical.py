@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 import re
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from itertools import pairwise, repeat
-from operator import contains
+from itertools import pairwise
 
 from memory.bm25 import Bm25Encoder
 
@@ -53,15 +53,29 @@ def stems(text: str) -> Stems:
     return tuple([number for number in map(_STEMS.__getitem__, _WORD.findall(text)) if number is not None])
 
 
-def content_words(text: str) -> frozenset[int]:
-    """The content words of a text, each once; not kept."""
-    return frozenset([number for number in map(_STEMS.__getitem__, set(_WORD.findall(text))) if number is not None])
+def content_words(text: str) -> bytes:
+    """The content words of a text, each once, four bytes a word; not kept.
+
+    A tenth of the size of a set: those of all candidates fit into a processor's cache, where a question looks for its
+    words faster than in sixty sets.
+    """
+    words = set(map(_STEMS.__getitem__, set(_WORD.findall(text))))
+    words.discard(None)
+    return array("I", words).tobytes()
 
 
-def rarities(words: Iterable[int], texts: Sequence[frozenset[int]]) -> dict[int, float]:
+def rarities(words: Iterable[int], texts: Sequence[bytes]) -> dict[int, float]:
     """How rare each word is in some texts, above 0: inverse document frequency (Robertson and Spärck Jones, as BM25
-    takes it)."""
-    having = {word: sum(map(contains, texts, repeat(word))) for word in words}
+    takes it).
+
+    Args:
+        words: The words.
+        texts: What ``content_words`` says of each text.
+    """
+    import numpy as np  # not at import time: the module is imported at start
+
+    every = np.frombuffer(b"".join(texts), np.uint32)
+    having = {word: int(np.count_nonzero(every == word)) for word in words}
     return {word: math.log(1 + (len(texts) - number + 0.5) / (number + 0.5)) for word, number in having.items()}
 
 

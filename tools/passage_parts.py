@@ -17,7 +17,7 @@ from tools.splitter import sentences as sentence_borders
 KEPT = 1_000
 """Passages whose parts are kept, the latest used: 12 KB each, of 900 characters."""
 KEPT_WORDS = 4_000
-"""Texts whose words are kept, 5 KB each: a question looks at the words of ten times as many as are cut up."""
+"""Texts whose words are kept, half a KB each: a question looks at the words of ten times as many as are cut up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,6 @@ def parts_of(title: str, text: str) -> Parts:
 
 
 @lru_cache(maxsize=KEPT_WORDS)
-def words_of(text: str) -> frozenset[int]:
-    """The content words of a text, each once."""
+def words_of(text: str) -> bytes:
+    """The content words of a text, as ``rarities`` takes them."""
     return content_words(text)

@@ -76,7 +76,7 @@ def sentence_features(
     question: str,
     candidates: Sequence[Candidate],
     cosines: Sequence[float],
-    pool: Sequence[frozenset[int]],
+    pool: Sequence[bytes],
     met: Sequence[tuple[float, float]] | None = None,
 ) -> list[tuple[float, ...]]:
     """The features of every sentence of the shortlist, in order.
@@ -87,7 +87,7 @@ def sentence_features(
         question: The question.
         candidates: The shortlist.
         cosines: Of all its sentences with the question.
-        pool: The words of all candidates, on the shortlist or not; they say which words are rare.
+        pool: The ``words_of`` all candidates, on the shortlist or not; they say which words are rare.
         met: What ``tokens_met`` says of all its sentences; None where nothing matches tokens.
     """
     asked = stems(question)

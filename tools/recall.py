@@ -146,7 +146,7 @@ class Recall:
         limit: int,
         mode: Mode,
         first: frozenset[str],
-    ) -> tuple[list[_Found], list[frozenset[int]]]:
+    ) -> tuple[list[_Found], list[bytes]]:
         """What has the best sum of standardised scores, pages in ``first`` before all; and the words of every passage
         that was found."""
         depth = max(CANDIDATES, limit)
@@ -178,7 +178,7 @@ class Recall:
         question: str,
         asked: NDArray[np.float32],
         shortlist: Sequence[_Found],
-        pool: Sequence[frozenset[int]],
+        pool: Sequence[bytes],
         prefer: frozenset[str],
         limit: int,
         by_sentence: bool,

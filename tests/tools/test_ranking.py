@@ -20,6 +20,7 @@ def test_rarer_words_weigh_more() -> None:
     [fish, otter, heron] = (rarities(stems(word), texts)[stems(word)[0]] for word in ("fish", "otters", "heron"))
     assert 0 < fish < otter < heron
     assert otter == pytest.approx(math.log(1 + 2.5 / 1.5))
+    assert rarities(stems("fish"), []).keys() == set(stems("fish"))
 
 
 def test_a_sentence_has_its_words_those_of_the_title_and_for_a_wider_look_those_before() -> None:
@@ -33,7 +34,7 @@ def test_a_text_without_a_word_is_one_sentence() -> None:
     empty = parts_of("", "…")
     assert empty.borders == ((0, 1),)
     assert words_covered({1: 1.0}, empty) == ([0.0], [0.0])
-    assert len(sentence_features("???", [Candidate(empty, 0.0, 0.0)], [0.5], [frozenset()])) == 1
+    assert len(sentence_features("???", [Candidate(empty, 0.0, 0.0)], [0.5], [b""])) == 1
 
 
 def test_the_question_says_which_kind_of_span_is_looked_for() -> None:
