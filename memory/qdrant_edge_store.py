@@ -306,6 +306,7 @@ class QdrantEdgeStore:
         matching = matching_filter(where)
         assert matching is not None  # check_selection has refused an empty where
         number = shard.count(qd.CountRequest(exact=True, filter=matching))
+        self._records.clear()
         shard.update(qd.UpdateOperation.delete_points_by_filter(matching))
         return number
 
