@@ -7,18 +7,19 @@ which leaves the stores.
 
 Recall without the embedding, at 1,000, 10,000 and (long form) 100,000 passages of four owners, one of them asked for:
 texts and vectors are random from a fixed seed, every embedding is there at once. *Lumina* is ``Recall``, sentences
-scored and all; beside it the hybrid query of its store. *Limit*: the bare engine, asked for the same hybrid query of
-the same shard. *Peer*: as above, up to 10,000. qdrant-client and langchain-qdrant are Lumina's own dependencies.
+scored and all, after a hundred questions asked new ones in each turn, and then the same once more, when their passages
+are known; beside it the hybrid query of its store. *Limit*: the bare engine, asked for the same hybrid query of the
+same shard. *Peer*: as above, up to 10,000. qdrant-client and langchain-qdrant are Lumina's own dependencies.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import tempfile
 import time
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -26,14 +27,22 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import numpy as np
 from langchain_core.embeddings import Embeddings
 from langchain_qdrant import QdrantVectorStore, RetrievalMode
-from numpy.typing import NDArray
 from qdrant_client import QdrantClient, models
 
 from benchmarks.figures import Figures
 from benchmarks.harness import Work, finish, options, rounds_of, take_turns
+from benchmarks.made_up_passages import (
+    DIMENSIONS,
+    Given,
+    GivenToLangChain,
+    Vectors,
+    random_passages,
+    random_texts,
+    random_vectors,
+    rows_of,
+)
 from memory.bm25 import Bm25Encoder, build_sparse_embeddings
 from memory.indexer import PASSAGES_ADD, SLICE, Indexer
 from memory.passages import Passage
@@ -54,47 +63,15 @@ EXPECTATION = (
     "three times that, for it asks twice and scores the sentences of six passages; the peer compares every vector in "
     "NumPy and every word in Python, a hundred times slower at 10,000"
 )
-DIMENSIONS = 384
-OWNERS = 4
 LIMIT = 10
 PEER_MOST = 10_000
+BEFORE = 100
+"""Other questions that ``Recall`` is asked before the clock starts: what it keeps of words and passages is then what it
+keeps in use."""
 EVENT_PASSAGES = 200
 """Passages in one stream entry, as the crawl agent sends them."""
 BUILT, STORED = "indexed with the model, passages/s", "indexed, vectors given, passages/s"
 INDEXES = ("owner", "source", "title", "revision")
-Vectors = NDArray[np.float32]
-
-
-def rows_of(texts: Sequence[str], count: int) -> list[int]:
-    """A row for each text, always the same."""
-    return [zlib.crc32(text.encode()) % count for text in texts]
-
-
-class Given:
-    """Has the vector of any text at once."""
-
-    dimensions = DIMENSIONS
-    model_name = "given"
-
-    def __init__(self, vectors: Vectors) -> None:
-        self._vectors = vectors
-
-    async def encode(self, texts: Sequence[str], *, query: bool = False, urgent: bool | None = None) -> Vectors:
-        return self._vectors[rows_of(texts, len(self._vectors))]
-
-
-class GivenToLangChain(Embeddings):
-    """The same for LangChain."""
-
-    def __init__(self, vectors: Vectors) -> None:
-        self._vectors = vectors
-
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        found: list[list[float]] = self._vectors[rows_of(texts, len(self._vectors))].tolist()
-        return found
-
-    def embed_query(self, text: str) -> list[float]:
-        return self.embed_documents([text])[0]
 
 
 class Untold:
@@ -126,34 +103,6 @@ async def real_passages(folder: Path, count: int) -> list[Passage]:
     passages = [passage for page in pages for passage in split(page, owner="owner-0", source="sample")]
     assert len(passages) >= count, f"the sample has {len(passages)} passages in reach, {count} are wanted"
     return passages[:count]
-
-
-def random_vectors(count: int) -> Vectors:
-    """Vectors of length one around two hundred centres."""
-    rng = np.random.default_rng(1)
-    centres = rng.normal(size=(200, DIMENSIONS))
-    rows = centres[rng.integers(0, len(centres), count)] + 0.7 * rng.normal(size=(count, DIMENSIONS))
-    unit: Vectors = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-    return unit
-
-
-def random_texts(count: int, sentences: int, seed: int) -> list[str]:
-    """Texts of sentences of fifteen words, out of 20,000 that come as often as those of a language do (Zipf).
-
-    The words are the same for every seed: a question has words of the passages.
-    """
-    rng = np.random.default_rng(2)
-    words = np.array(["".join(rng.choice(list("abcdeiklmnoprstu"), 6)) for _ in range(20_000)])
-    rng = np.random.default_rng(seed)
-    ranks = np.minimum(rng.zipf(1.3, size=(count, sentences, 15)) - 1, len(words) - 1)
-    return [" ".join(" ".join(line).capitalize() + "." for line in text) for text in words[ranks]]
-
-
-def random_passages(count: int) -> list[Passage]:
-    return [
-        Passage(f"owner-{n % OWNERS}", "sample", f"Page {n // 8}", "", "1", (), text, 0, len(text), n % 8)
-        for n, text in enumerate(random_texts(count, 4, seed=2))
-    ]
 
 
 # Indexing.
@@ -256,59 +205,81 @@ async def peer_with_model(engine: Engine, passages: Sequence[Passage]) -> Mappin
 # Recall.
 
 
-async def recalled(measure: str, store: QdrantEdgeStore, given: Given, questions: Sequence[str]) -> Mapping[str, float]:
-    recall = Recall(store, given)
-    began = time.perf_counter()
-    for question in questions:
-        assert await recall.search(question, owner="owner-1", limit=LIMIT)
-    return {measure: 1e3 * (time.perf_counter() - began) / len(questions)}
+Turns = Iterator[Sequence[str]]
+"""The questions of one turn after the other: each contender has its own, of the same questions."""
 
 
-async def queried(measure: str, store: QdrantEdgeStore, given: Given, questions: Sequence[str]) -> Mapping[str, float]:
+async def clocked(size: int, questions: Sequence[str], ask: Callable[[], Awaitable[None]]) -> Mapping[str, float]:
+    """Milliseconds a question, asked for the first time in this turn and once more."""
+    found = {}
+    for measure in (f"recall at {size:,}, ms", f"recall at {size:,}, asked again, ms"):
+        began = time.perf_counter()
+        await ask()
+        found[measure] = 1e3 * (time.perf_counter() - began) / len(questions)
+    return found
+
+
+async def recalled(size: int, store: QdrantEdgeStore, given: Given, turns: Turns) -> Mapping[str, float]:
+    recall, questions = Recall(store, given), next(turns)
+
+    async def ask() -> None:
+        for question in questions:
+            assert await recall.search(question, owner="owner-1", limit=LIMIT)
+
+    return await clocked(size, questions, ask)
+
+
+async def queried(size: int, store: QdrantEdgeStore, given: Given, turns: Turns) -> Mapping[str, float]:
+    questions = next(turns)
     vectors, where = await given.encode(questions), {"owner": "owner-1"}
-    began = time.perf_counter()
-    for question, vector in zip(questions, vectors, strict=True):
-        assert await store.search(question, dense=vector, where=where, limit=LIMIT)
-    return {measure: 1e3 * (time.perf_counter() - began) / len(questions)}
+
+    async def ask() -> None:
+        for question, vector in zip(questions, vectors, strict=True):
+            assert await store.search(question, dense=vector, where=where, limit=LIMIT)
+
+    return await clocked(size, questions, ask)
 
 
-async def bare(measure: str, store: QdrantEdgeStore, given: Given, questions: Sequence[str]) -> Mapping[str, float]:
+async def bare(size: int, store: QdrantEdgeStore, given: Given, turns: Turns) -> Mapping[str, float]:
     import qdrant_edge as qd
 
     shard = store._open_shard  # the engine itself, on the same points; nothing else uses it meanwhile
     owner: Any = qd.FieldCondition(key="metadata.owner", match=qd.MatchValue("owner-1"))
     mine, encoder = qd.Filter(must=[owner]), Bm25Encoder()
+    questions = next(turns)
     vectors = await given.encode(questions)
     fusion: Any = qd.Fusion.Rrf(k=RRF_K)  # the package's stub does not say that it is a Fusion
     across = qd.SearchParams(acorn=qd.AcornSearchParams(enable=True))
-    began = time.perf_counter()
-    for question, vector in zip(questions, vectors, strict=True):
-        words = encoder.query(question)
-        prefetches = [
-            qd.Prefetch(
-                limit=MIN_CANDIDATES,
-                query=qd.Query.Nearest(vector.tolist(), using=DENSE),
-                params=across,
-                filter=mine,
-            ),
-            qd.Prefetch(
-                limit=MIN_CANDIDATES,
-                query=qd.Query.Nearest(qd.SparseVector(words.indices, words.values), using=SPARSE),
-                filter=mine,
-            ),
-        ]
-        found = shard.query(qd.QueryRequest(limit=LIMIT, query=fusion, prefetches=prefetches, with_payload=True))
-        assert len(found) == LIMIT
-    return {measure: 1e3 * (time.perf_counter() - began) / len(questions)}
+
+    async def ask() -> None:
+        for question, vector in zip(questions, vectors, strict=True):
+            words = encoder.query(question)
+            prefetches = [
+                qd.Prefetch(
+                    limit=MIN_CANDIDATES,
+                    query=qd.Query.Nearest(vector.tolist(), using=DENSE),
+                    params=across,
+                    filter=mine,
+                ),
+                qd.Prefetch(
+                    limit=MIN_CANDIDATES,
+                    query=qd.Query.Nearest(qd.SparseVector(words.indices, words.values), using=SPARSE),
+                    filter=mine,
+                ),
+            ]
+            found = shard.query(qd.QueryRequest(limit=LIMIT, query=fusion, prefetches=prefetches, with_payload=True))
+            assert len(found) == LIMIT
+
+    return await clocked(size, questions, ask)
 
 
-async def peer_queried(measure: str, peer: QdrantVectorStore, questions: Sequence[str]) -> Mapping[str, float]:
+async def peer_queried(size: int, peer: QdrantVectorStore, turns: Turns) -> Mapping[str, float]:
     is_mine = models.FieldCondition(key="metadata.owner", match=models.MatchValue(value="owner-1"))
-    mine = models.Filter(must=[is_mine])
+    mine, questions = models.Filter(must=[is_mine]), next(turns)
     began = time.perf_counter()
     for question in questions:
         assert peer.similarity_search_with_score(question, k=LIMIT, filter=mine)
-    return {measure: 1e3 * (time.perf_counter() - began) / len(questions)}
+    return {f"recall at {size:,}, ms": 1e3 * (time.perf_counter() - began) / len(questions)}
 
 
 async def main(figures: Figures, rounds: int, *, real: int, stored: int, sizes: Sequence[int], asked: int) -> None:
@@ -331,23 +302,25 @@ async def main(figures: Figures, rounds: int, *, real: int, stored: int, sizes: 
             "QdrantVectorStore": partial(peer_indexed, STORED, made[:stored], GivenToLangChain(vectors)),
         }
         await take_turns(figures, without, rounds)
-        questions = random_texts(asked, 1, seed=3)
+        turns = [random_texts(asked, 1, seed=5 + turn) for turn in range(rounds)]
         for size in sizes:
-            measure = f"recall at {size:,}, ms"
             async with AsyncExitStack() as stack:
                 store = await edge(Path(folder) / f"of-{size}")
                 stack.push_async_callback(store.aclose)
                 await fill(Indexer(store, given, Untold()), made[:size])
                 await store.optimize()
                 asking: dict[str, Work] = {
-                    "lumina": partial(recalled, measure, store, given, questions),
-                    "its store's hybrid query": partial(queried, measure, store, given, questions),
-                    "the bare engine": partial(bare, measure, store, given, questions),
+                    "lumina": partial(recalled, size, store, given, iter(turns)),
+                    "its store's hybrid query": partial(queried, size, store, given, iter(turns)),
+                    "the bare engine": partial(bare, size, store, given, iter(turns)),
                 }
                 if size <= PEER_MOST:
                     peer = local_mode(GivenToLangChain(vectors))
                     await asyncio.to_thread(add_to, peer, made[:size])
-                    asking["QdrantVectorStore"] = partial(peer_queried, measure, peer, questions)
+                    asking["QdrantVectorStore"] = partial(peer_queried, size, peer, iter(turns))
+                gc.collect()
+                gc.freeze()  # as the server does when it is up; here it is the passages that were made
+                await recalled(size, store, given, iter([random_texts(BEFORE, 1, seed=4)]))
                 await take_turns(figures, asking, rounds)
 
 

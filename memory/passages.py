@@ -80,8 +80,18 @@ class Passage:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Passage:
         """The inverse of ``to_dict``; unknown keys are ignored."""
-        known = {name: data[name] for name in cls.__dataclass_fields__}
-        return cls(**{**known, "section": tuple(data["section"])})
+        return cls(
+            owner=data["owner"],
+            source=data["source"],
+            title=data["title"],
+            url=data["url"],
+            revision=data["revision"],
+            section=tuple(data["section"]),
+            text=data["text"],
+            start=data["start"],
+            end=data["end"],
+            index=data["index"],
+        )
 
     def to_record(self) -> Record:
         """The record that a vector store keeps: searched with title and headings in front of the text."""

@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,20 +19,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import qdrant_edge as qd
 
-from memory.bm25 import Bm25Encoder, SparseWeights
+from memory.bm25 import Bm25Encoder
 from memory.passages import Hit, Record, Seen
 from memory.qdrant_edge_folder import check_same, create_shard, load_shard, lock_folder
+from memory.qdrant_edge_requests import matching_filter, query_request
+from memory.record_cache import RecordCache
 from memory.vectors import (
     DENSE,
     METADATA_KEY,
-    MIN_CANDIDATES,
     PENDING_KEY,
-    PENDING_VALUE,
-    RRF_K,
     SPARSE,
     TEXT_KEY,
     VERSION_KEY,
     Mode,
+    Search,
     VectorStoreError,
     Where,
     check_selection,
@@ -71,6 +72,7 @@ class QdrantEdgeStore:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"vectors-{path.name}")
         self._lock_file: int | None = None
         self._shard: qd.EdgeShard | None = None
+        self._records = RecordCache()
         self._closed = False
 
     @classmethod
@@ -101,7 +103,7 @@ class QdrantEdgeStore:
         """See ``VectorStore.pending``."""
         if limit < 1:
             return []
-        request = qd.ScrollRequest(limit=limit, filter=_filter(None, embedded=False), with_payload=True)
+        request = qd.ScrollRequest(limit=limit, filter=matching_filter(None, embedded=False), with_payload=True)
         points, _ = await self._run(lambda: self._open_shard.scroll(request))
         return [point_record(point.id, point.payload) for point in points]
 
@@ -122,13 +124,17 @@ class QdrantEdgeStore:
         mode: Mode = "hybrid",
     ) -> list[Hit]:
         """See ``VectorStore.search``."""
-        words = self._bm25.query(text)
-        wanted = wanted_mode(bool(words.indices), dense, mode)
-        if wanted is None or limit < 1:
-            return []
-        request = _query(words, dense, _filter(where), limit, wanted)
-        points = await self._run(lambda: self._open_shard.query(request))
-        return ranked((Hit(point_record(point.id, point.payload), point.score) for point in points), limit)
+        requests = self._requests([Search(text, dense, where, limit, mode)])
+        [found] = await self._run(lambda: self._search(requests))
+        return found
+
+    async def search_together(
+        self, searches: Sequence[Search], *, waiting: Where | None = None
+    ) -> tuple[list[list[Hit]], int]:
+        """See ``VectorStore.search_together``."""
+        requests = self._requests(searches)
+        count = qd.CountRequest(exact=True, filter=matching_filter(waiting, embedded=False))
+        return await self._run(lambda: (self._search(requests), self._open_shard.count(count)))
 
     async def get(self, ids: Sequence[str]) -> list[Record]:
         """See ``VectorStore.get``."""
@@ -137,7 +143,7 @@ class QdrantEdgeStore:
 
     async def count(self, where: Where | None = None, embedded: bool | None = None) -> int:
         """See ``VectorStore.count``."""
-        request = qd.CountRequest(exact=True, filter=_filter(where, embedded))
+        request = qd.CountRequest(exact=True, filter=matching_filter(where, embedded))
         return await self._run(lambda: self._open_shard.count(request))
 
     async def delete(self, where: Where | None = None, *, ids: Sequence[str] | None = None) -> int:
@@ -148,7 +154,7 @@ class QdrantEdgeStore:
     async def listing(self, where: Where, *, limit: int, after: str | None = None) -> tuple[list[Seen], str | None]:
         """See ``VectorStore.listing``."""
         fields = qd.PayloadSelector.Exclude([TEXT_KEY, f"{METADATA_KEY}.text"])
-        request = qd.ScrollRequest(offset=after, limit=limit, filter=_filter(where), with_payload=fields)
+        request = qd.ScrollRequest(offset=after, limit=limit, filter=matching_filter(where), with_payload=fields)
         points, following = await self._run(lambda: self._open_shard.scroll(request))
         return [point_seen(point.id, point.payload) for point in points], str(following) if following else None
 
@@ -182,6 +188,20 @@ class QdrantEdgeStore:
                 raise
             why = f"vector store {self._path}: {error}; is the disk full or the folder damaged?"
             raise VectorStoreError(why) from error
+
+    def _requests(self, searches: Sequence[Search]) -> list[tuple[qd.QueryRequest | None, int]]:
+        """What to ask for each search, None where there is nothing to search by, and how many hits it wants."""
+        words = {text: self._bm25.query(text) for text in {one.text for one in searches}}
+        requests: list[tuple[qd.QueryRequest | None, int]] = []
+        for one in searches:
+            said = words[one.text]
+            wanted = wanted_mode(bool(said.indices), one.dense, one.mode)
+            if wanted is None or one.limit < 1:
+                requests.append((None, 0))
+            else:
+                request = query_request(said, one.dense, matching_filter(one.where), one.limit, wanted)
+                requests.append((request, one.limit))
+        return requests
 
     # Below runs on the store's thread.
 
@@ -217,6 +237,22 @@ class QdrantEdgeStore:
             os.close(self._lock_file)  # releases the lock
             self._lock_file = None
 
+    def _search(self, requests: Sequence[tuple[qd.QueryRequest | None, int]]) -> list[list[Hit]]:
+        asked = [request for request, _ in requests if request]
+        answers = iter(self._open_shard.query_batch(qd.QueryBatchRequest(asked)) if asked else [])
+        # Payloads are read for those alone that are wanted, and only when they are not known: they cost more than the
+        # search itself. Ids are UUIDs throughout, which the package's stub does not say.
+        found: list[list[tuple[int, float]]] = []
+        for request, limit in requests:
+            points: list[Any] = next(answers) if request else []
+            found.append(ranked([(point.id.int, point.score) for point in points], limit))
+        records = self._records.get({number for one in found for number, _ in one}, self._read)
+        return [[Hit(records[number], score) for number, score in one] for one in found]
+
+    def _read(self, ids: Sequence[uuid.UUID]) -> list[Record]:
+        points = self._open_shard.retrieve(list(ids), with_payload=True, with_vector=False)
+        return [point_record(point.id, point.payload) for point in points]
+
     def _retrieve(self, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         points = self._open_shard.retrieve(list(ids), with_payload=True, with_vector=False)
         return {str(point.id): point.payload or {} for point in points}
@@ -224,6 +260,7 @@ class QdrantEdgeStore:
     def _upsert(self, records: Mapping[str, Record]) -> list[str]:
         shard = self._open_shard
         known = self._retrieve(list(records))
+        self._records.forget(records)
         points, pending, same, version = [], [], [], new_version()
         for record in records.values():
             before = known.get(record.id)
@@ -263,11 +300,13 @@ class QdrantEdgeStore:
         if ids is not None:
             found = list(self._retrieve(ids)) if ids else []
             if found:
+                self._records.forget(found)
                 shard.update(qd.UpdateOperation.delete_points(list(found)))
             return len(found)
-        matching = _filter(where)
+        matching = matching_filter(where)
         assert matching is not None  # check_selection has refused an empty where
         number = shard.count(qd.CountRequest(exact=True, filter=matching))
+        self._records.clear()
         shard.update(qd.UpdateOperation.delete_points_by_filter(matching))
         return number
 
@@ -275,6 +314,7 @@ class QdrantEdgeStore:
         found = self._retrieve([one.id for one in seen])  # nothing comes in between: this thread is the only one
         same = [one.id for one in seen if one.id in found and found[one.id].get(VERSION_KEY, "") == one.version]
         if same:
+            self._records.forget(same)
             self._open_shard.update(qd.UpdateOperation.delete_points(list(same)))
         return set(same)
 
@@ -294,41 +334,3 @@ class QdrantEdgeStore:
             raise VectorStoreError(f"vector store {self._path}: building the index failed ({reason[0]})")
         built.write_text(str(points))
         return True
-
-
-def _filter(where: Where | None, embedded: bool | None = None) -> qd.Filter | None:
-    must: list[Any] = [
-        qd.FieldCondition(
-            key=f"{METADATA_KEY}.{key}",
-            match=qd.MatchValue(value) if isinstance(value, str) else qd.MatchAny(list(value)),
-        )
-        for key, value in (where or {}).items()
-    ]
-    waits: Any = qd.FieldCondition(key=PENDING_KEY, match=qd.MatchValue(PENDING_VALUE))
-    if embedded is False:
-        must.append(waits)
-    must_not = [waits] if embedded else None
-    return qd.Filter(must=must or None, must_not=must_not) if must or must_not else None
-
-
-def _query(
-    words: SparseWeights, dense: NDArray[np.float32] | None, matching: qd.Filter | None, limit: int, mode: Mode
-) -> qd.QueryRequest:
-    by_words = qd.Query.Nearest(qd.SparseVector(words.indices, words.values), using=SPARSE)
-    if mode == "sparse":
-        return qd.QueryRequest(limit=limit, query=by_words, filter=matching, with_payload=True)
-    assert dense is not None  # wanted_mode has seen to it
-    by_meaning = qd.Query.Nearest(dense.tolist(), using=DENSE)
-    # Where points that do not match cut the index's graph into pieces, a plain walk misses a fifth of the nearest and
-    # now and then all but one; ACORN walks across them.
-    across = qd.SearchParams(acorn=qd.AcornSearchParams(enable=True)) if matching else None
-    if mode == "dense":
-        return qd.QueryRequest(limit=limit, query=by_meaning, filter=matching, params=across, with_payload=True)
-    depth = max(limit, MIN_CANDIDATES)
-    prefetches = [
-        qd.Prefetch(limit=depth, query=by_meaning, filter=matching, params=across),
-        qd.Prefetch(limit=depth, query=by_words, filter=matching),
-    ]
-    fusion: Any = qd.Fusion.Rrf(k=RRF_K)  # the package's stub does not say that it is a Fusion
-    # All candidates are asked for, so that equal fused scores at the cut are settled by id and not by the engine.
-    return qd.QueryRequest(limit=2 * depth, query=fusion, prefetches=prefetches, with_payload=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -10,19 +11,18 @@ from qdrant_client import AsyncQdrantClient, QdrantClient
 from qdrant_client import models as qm
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
-from memory.bm25 import Bm25Encoder, SparseWeights, build_sparse_embeddings
+from memory.bm25 import Bm25Encoder, build_sparse_embeddings
 from memory.passages import Hit, Record, Seen
+from memory.qdrant_server_requests import matching_filter, query_request, sparse_vector, unchanged_filter
 from memory.vectors import (
     DENSE,
     METADATA_KEY,
-    MIN_CANDIDATES,
     PENDING_KEY,
-    PENDING_VALUE,
-    RRF_K,
     SPARSE,
     TEXT_KEY,
     VERSION_KEY,
     Mode,
+    Search,
     VectorStoreError,
     VectorStoreMismatch,
     VectorStoreUnavailable,
@@ -120,7 +120,7 @@ class QdrantServerStore:
         for record in latest.values():
             before = known.get(record.id)
             if before is None or point_record(record.id, before).text != record.text:
-                words = _sparse(self._bm25.document(record.text))
+                words = sparse_vector(self._bm25.document(record.text))
                 points.append(
                     qm.PointStruct(
                         id=record.id,
@@ -144,7 +144,7 @@ class QdrantServerStore:
         """See ``VectorStore.pending``."""
         if limit < 1:
             return []
-        waiting = _filter(None, embedded=False)
+        waiting = matching_filter(None, embedded=False)
         points, _ = await self._ask(self._client.scroll(self._collection, waiting, limit=limit, with_payload=True))
         return [point_record(point.id, point.payload) for point in points]
 
@@ -173,16 +173,15 @@ class QdrantServerStore:
         mode: Mode = "hybrid",
     ) -> list[Hit]:
         """See ``VectorStore.search``."""
-        words = self._bm25.query(text)
-        wanted = wanted_mode(bool(words.indices), dense, mode)
-        if wanted is None or limit < 1:
-            return []
-        answer = await self._ask(
-            self._client.query_points(
-                self._collection, with_payload=True, **_query(words, dense, _filter(where), limit, wanted)
-            )
-        )
-        return ranked((Hit(point_record(point.id, point.payload), point.score) for point in answer.points), limit)
+        [found] = await self._search([Search(text, dense, where, limit, mode)])
+        return found
+
+    async def search_together(
+        self, searches: Sequence[Search], *, waiting: Where | None = None
+    ) -> tuple[list[list[Hit]], int]:
+        """See ``VectorStore.search_together``: two requests side by side."""
+        found, count = await asyncio.gather(self._search(searches), self.count(waiting, embedded=False))
+        return found, count
 
     async def get(self, ids: Sequence[str]) -> list[Record]:
         """See ``VectorStore.get``."""
@@ -191,7 +190,7 @@ class QdrantServerStore:
 
     async def count(self, where: Where | None = None, embedded: bool | None = None) -> int:
         """See ``VectorStore.count``."""
-        answer = await self._ask(self._client.count(self._collection, _filter(where, embedded), exact=True))
+        answer = await self._ask(self._client.count(self._collection, matching_filter(where, embedded), exact=True))
         return answer.count
 
     async def delete(self, where: Where | None = None, *, ids: Sequence[str] | None = None) -> int:
@@ -204,7 +203,7 @@ class QdrantServerStore:
                 await self._ask(self._client.delete(self._collection, selector, wait=True))
             return len(found)
         number = await self.count(where)
-        matching = _filter(where)
+        matching = matching_filter(where)
         assert matching is not None  # check_selection has refused an empty where
         await self._ask(self._client.delete(self._collection, qm.FilterSelector(filter=matching), wait=True))
         return number
@@ -213,7 +212,9 @@ class QdrantServerStore:
         """See ``VectorStore.listing``."""
         fields = qm.PayloadSelectorExclude(exclude=[TEXT_KEY, f"{METADATA_KEY}.text"])
         points, following = await self._ask(
-            self._client.scroll(self._collection, _filter(where), limit=limit, offset=after, with_payload=fields)
+            self._client.scroll(
+                self._collection, matching_filter(where), limit=limit, offset=after, with_payload=fields
+            )
         )
         return [point_seen(point.id, point.payload) for point in points], str(following) if following else None
 
@@ -225,7 +226,7 @@ class QdrantServerStore:
             if not ids:
                 continue
             there = await self._retrieve(ids)
-            selector = qm.FilterSelector(filter=_unchanged(ids, {one.version for one in seen} - {""}, versioned))
+            selector = qm.FilterSelector(filter=unchanged_filter(ids, {one.version for one in seen} - {""}, versioned))
             await self._ask(self._client.delete(self._collection, selector, wait=True))
             went |= there.keys() - (await self._retrieve(ids)).keys()
         return went
@@ -237,6 +238,25 @@ class QdrantServerStore:
     async def aclose(self) -> None:
         """See ``VectorStore.aclose``."""
         await self._client.close()
+
+    async def _search(self, searches: Sequence[Search]) -> list[list[Hit]]:
+        """Each search's hits, in one request."""
+        found: list[list[Hit]] = [[] for _ in searches]
+        asked, requests = [], []
+        for place, one in enumerate(searches):
+            words = self._bm25.query(one.text)
+            wanted = wanted_mode(bool(words.indices), one.dense, one.mode)
+            if wanted is not None and one.limit > 0:
+                asked.append(place)
+                requests.append(query_request(words, one.dense, matching_filter(one.where), one.limit, wanted))
+        if not requests:
+            return found
+        answers = await self._ask(self._client.query_batch_points(self._collection, requests))
+        for place, answer in zip(asked, answers, strict=True):
+            payloads = {str(point.id): point.payload for point in answer.points}
+            best = ranked(((str(point.id), point.score) for point in answer.points), searches[place].limit)
+            found[place] = [Hit(point_record(one, payloads[one]), score) for one, score in best]
+        return found
 
     async def _kept(self, ids: Sequence[str], version: str) -> dict[str, Mapping[str, Any]]:
         """Those that are there, after they got a new version: from then on no ``drop`` takes them."""
@@ -304,47 +324,3 @@ class QdrantServerStore:
 def _reason(error: Exception) -> str:
     """One line of what went wrong."""
     return " ".join(str(error).split())[:300] or type(error).__name__
-
-
-def _sparse(words: SparseWeights) -> qm.SparseVector:
-    return qm.SparseVector(indices=words.indices, values=words.values)
-
-
-def _filter(where: Where | None, embedded: bool | None = None) -> qm.Filter | None:
-    must: list[qm.Condition] = [
-        qm.FieldCondition(
-            key=f"{METADATA_KEY}.{key}",
-            match=qm.MatchValue(value=value) if isinstance(value, str) else qm.MatchAny(any=list(value)),
-        )
-        for key, value in (where or {}).items()
-    ]
-    waits = qm.FieldCondition(key=PENDING_KEY, match=qm.MatchValue(value=PENDING_VALUE))
-    if embedded is False:
-        must.append(waits)
-    must_not: list[qm.Condition] | None = [waits] if embedded else None
-    return qm.Filter(must=must or None, must_not=must_not) if must or must_not else None
-
-
-def _unchanged(ids: Sequence[str], versions: set[str], versioned: bool) -> qm.Filter:
-    """Those of the points that still have one of these versions, or none."""
-    same: qm.Condition = qm.FieldCondition(key=VERSION_KEY, match=qm.MatchAny(any=sorted(versions)))
-    none: qm.Condition = qm.IsEmptyCondition(is_empty=qm.PayloadField(key=VERSION_KEY))
-    return qm.Filter(must=[qm.HasIdCondition(has_id=list(ids)), same if versioned else none])
-
-
-def _query(
-    words: SparseWeights, dense: NDArray[np.float32] | None, matching: qm.Filter | None, limit: int, mode: Mode
-) -> dict[str, Any]:
-    """The arguments of ``query_points`` for one search."""
-    if mode == "sparse":
-        return {"query": _sparse(words), "using": SPARSE, "query_filter": matching, "limit": limit}
-    assert dense is not None  # wanted_mode has seen to it
-    if mode == "dense":
-        return {"query": dense.tolist(), "using": DENSE, "query_filter": matching, "limit": limit}
-    depth = max(limit, MIN_CANDIDATES)
-    prefetch = [
-        qm.Prefetch(query=dense.tolist(), using=DENSE, filter=matching, limit=depth),
-        qm.Prefetch(query=_sparse(words), using=SPARSE, filter=matching, limit=depth),
-    ]
-    # All candidates are asked for, so that equal fused scores at the cut are settled by id and not by the engine.
-    return {"prefetch": prefetch, "query": qm.RrfQuery(rrf=qm.Rrf(k=RRF_K)), "limit": 2 * depth}

@@ -9,8 +9,9 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from errors import LuminaError
 from memory.passages import Hit, Record, Seen
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+Id = TypeVar("Id", str, int)
 Mode = Literal["hybrid", "dense", "sparse"]
 Where = Mapping[str, str | Sequence[str]]
 """Payload key → the value it must have, or the values of which it must have one. All keys must match."""
@@ -58,6 +60,17 @@ class VectorStoreMismatch(VectorStoreError):
 
 class VectorStoreUnavailable(VectorStoreError):
     """The Qdrant server cannot be reached or failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """One of several searches that are made together; what the fields say is said of ``VectorStore.search``."""
+
+    text: str
+    dense: NDArray[np.float32] | None = None
+    where: Where | None = None
+    limit: int = 10
+    mode: Mode = "hybrid"
 
 
 class VectorStore(Protocol):
@@ -117,6 +130,16 @@ class VectorStore(Protocol):
 
         Raises:
             ValueError: when ``mode`` is ``dense`` and there is no vector.
+        """
+        ...
+
+    async def search_together(
+        self, searches: Sequence[Search], *, waiting: Where | None = None
+    ) -> tuple[list[list[Hit]], int]:
+        """Several searches for the time of one trip to the engine.
+
+        Returns:
+            What ``search`` gives for each, and how many records that match ``waiting`` have no dense vector yet.
         """
         ...
 
@@ -260,6 +283,9 @@ def wanted_mode(text_has_words: bool, dense: NDArray[np.float32] | None, mode: M
     return None if mode == "sparse" and not text_has_words else mode
 
 
-def ranked(hits: Iterable[Hit], limit: int) -> list[Hit]:
-    """The best ``limit``, ties by id: engines leave the order of equal scores open, and fused ranks are often equal."""
-    return sorted(hits, key=lambda hit: (-round(hit.score, 5), hit.record.id))[:limit]
+def ranked(found: Iterable[tuple[Id, float]], limit: int) -> list[tuple[Id, float]]:
+    """The best ``limit`` of (id, score), ties by id.
+
+    Engines leave the order of equal scores open, and fused ranks are often equal.
+    """
+    return sorted(found, key=lambda one: (-round(one[1], 5), one[0]))[:limit]

@@ -29,6 +29,7 @@ APART = {
     "reader_network",
     "reader_confidence",
     "recall_fit",
+    "made_up_passages",
 }
 """What the benchmarks share, and what is started by another."""
 

@@ -8,7 +8,6 @@ A passage whose dense vector is still to come takes part with its words and its 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -16,14 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 
 from pydantic import BaseModel, Field
 
-from memory.passages import Hit, Passage
-from memory.vectors import Mode, VectorStore
+from memory.passages import Passage, Record
+from memory.vectors import Mode, Search, VectorStore
 from tools.definitions import opens_article_on, possible_titles, subject_of
 from tools.evidence import Evidence, Sentence, describe, with_spans
-from tools.lexical import stems
+from tools.passage_parts import Parts, parts_of, words_of
 from tools.ranking import WEIGHTS, WEIGHTS_WITHOUT_TOKENS, Candidate, sentence_features, standardised, tokens_met
 from tools.span_reader import SpanFinder
-from tools.splitter import sentences as sentence_borders
 from tools.token_match import TokenMatcher, match
 
 if TYPE_CHECKING:
@@ -62,10 +60,10 @@ class Embedder(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Scored:
-    """What the two searches found."""
+class _Found:
+    """A passage on the shortlist, with what the two searches say of it."""
 
-    hit: Hit
+    record: Record
     dense: float
     words: float
     cosine: float | None
@@ -125,116 +123,121 @@ class Recall:
             {"owner": owner} if titles is None else {"owner": owner, "title": list(titles)}
         )
         asked = (await self._embedder.encode([question], query=True))[0]
-        found = await self._candidates(question, asked, where, max(CANDIDATES, limit), mode)
-        first = {*prefer, *possible_titles(question)}
-        found.sort(key=lambda one: one.hit.record.payload["title"] not in first)
-        shortlist = found[: max(SHORTLIST, limit)]
-        evidence = await self._scored(question, asked, shortlist, found, frozenset(prefer))
-        if mode == "hybrid":
-            evidence.sort(key=lambda one: -one.score)
-        return await self._read(question, evidence[:limit])
+        first = frozenset((*prefer, *possible_titles(question)))
+        shortlist, pool = await self._shortlist(question, asked, where, limit, mode, first)
+        if not shortlist:
+            return []
+        evidence = await self._scored(question, asked, shortlist, pool, frozenset(prefer), limit, mode == "hybrid")
+        return await self._read(question, evidence)
 
     async def _read(self, question: str, evidence: list[Evidence]) -> list[Evidence]:
         """The same, the passage of the best sentence with its spans."""
-        if self._spans is None or not evidence:
+        if self._spans is None:
             return evidence
         place = max(range(len(evidence)), key=lambda n: evidence[n].score)
         [found] = await self._spans.find(question, [evidence[place].passage.text])
         return [*evidence[:place], with_spans(evidence[place], found), *evidence[place + 1 :]]
 
-    async def _candidates(
-        self, question: str, asked: NDArray[np.float32], where: dict[str, str | Sequence[str]], depth: int, mode: Mode
-    ) -> list[_Scored]:
-        """What the searches find, best sum of standardised scores first."""
-
-        async def hits(wanted: Mode) -> list[Hit]:
-            if mode not in ("hybrid", wanted):
-                return []
-            return await self._vectors.search(question, dense=asked, where=where, limit=depth, mode=wanted)
-
-        by_meaning, by_words, waiting = await asyncio.gather(
-            hits("dense"), hits("sparse"), self._vectors.count(where, embedded=False)
-        )
+    async def _shortlist(
+        self,
+        question: str,
+        asked: NDArray[np.float32],
+        where: dict[str, str | Sequence[str]],
+        limit: int,
+        mode: Mode,
+        first: frozenset[str],
+    ) -> tuple[list[_Found], list[bytes]]:
+        """What has the best sum of standardised scores, pages in ``first`` before all; and the words of every passage
+        that was found."""
+        depth = max(CANDIDATES, limit)
+        searches = [
+            Search(question, asked, where, 0 if mode == "sparse" else depth, "dense"),
+            Search(question, None, where, 0 if mode == "dense" else depth, "sparse"),
+        ]
         if mode == "hybrid" and "title" not in where and (titles := possible_titles(question)):
-            articles = {**where, "title": titles}
-            by_words += await self._vectors.search(question, where=articles, limit=DEFINING, mode="sparse")
-        every = list({hit.record.id: hit for hit in (*by_meaning, *by_words)}.values())
+            searches.append(Search(question, None, {**where, "title": titles}, DEFINING, "sparse"))
+        (by_meaning, *lists), waiting = await self._vectors.search_together(searches, waiting=where)
+        by_words = [hit for hits in lists for hit in hits]
+        records = {hit.record.id: hit.record for hit in (*by_meaning, *by_words)}
         meaning = {hit.record.id: hit.score for hit in by_meaning}
         words = {hit.record.id: hit.score for hit in by_words}
         # What a search did not find is at most as good as the last it found; but while some records have no dense
         # vector yet, not being found by meaning says nothing.
         dense_missing = min(meaning.values()) if meaning and not waiting else None
         words_missing = 0.0 if len(by_words) < depth else min(words.values())
-        dense = standardised([meaning.get(hit.record.id) for hit in every], dense_missing)
-        lexical = standardised([words.get(hit.record.id) for hit in every], words_missing)
-        scored = [
-            _Scored(hit, d, w, meaning.get(hit.record.id)) for hit, d, w in zip(every, dense, lexical, strict=True)
-        ]
-        return sorted(scored, key=lambda one: (-(one.dense + one.words), one.hit.record.id))
+        dense = standardised([meaning.get(one) for one in records], dense_missing)
+        lexical = standardised([words.get(one) for one in records], words_missing)
+        best = sorted((-(d + w), one, d, w) for one, d, w in zip(records, dense, lexical, strict=True))
+        if first:
+            best.sort(key=lambda found: records[found[1]].payload["title"] not in first)
+        shortlist = [_Found(records[one], d, w, meaning.get(one)) for _, one, d, w in best[: max(SHORTLIST, limit)]]
+        return shortlist, [words_of(record.text) for record in records.values()]
 
     async def _scored(
         self,
         question: str,
         asked: NDArray[np.float32],
-        shortlist: Sequence[_Scored],
-        found: Sequence[_Scored],
+        shortlist: Sequence[_Found],
+        pool: Sequence[bytes],
         prefer: frozenset[str],
+        limit: int,
+        by_sentence: bool,
     ) -> list[Evidence]:
-        passages = [Passage.from_record(one.hit.record) for one in shortlist]
-        borders = [sentence_borders(passage.text) or [(0, len(passage.text))] for passage in passages]
+        """The passages with their sentences scored, ``limit`` at most; those with the best sentence or, unless
+        ``by_sentence``, the first."""
+        import numpy as np  # not at import time: the module is imported at start
+
+        passages = [Passage.from_record(one.record) for one in shortlist]
         candidates = [
-            Candidate(passage.title, passage.text, tuple(passage.text[s:e] for s, e in cut), one.dense, one.words)
-            for passage, cut, one in zip(passages, borders, shortlist, strict=True)
+            Candidate(parts_of(passage.title, passage.text), one.dense, one.words)
+            for passage, one in zip(passages, shortlist, strict=True)
         ]
-        if not candidates:
-            return []
-        ends = list(accumulate(len(one.sentences) for one in candidates))
-        parts = [slice(end - len(one.sentences), end) for one, end in zip(candidates, ends, strict=True)]
-        near, met = await self._compared(question, asked, candidates, parts)
-        pool = [stems(one.hit.record.text) for one in found]
-        features = sentence_features(question, candidates, [near[part] for part in parts], pool, met)
+        ends = list(accumulate(len(one.parts.sentences) for one in candidates))
+        starts = [0, *ends[:-1]]
+        near, met = await self._compared(question, asked, candidates, starts)
+        features = sentence_features(question, candidates, near, pool, met)
         subject = subject_of(question)
-        favour = [
-            (PREFERENCE if passage.title in prefer else 0.0)
-            + (DEFINITION if number == 0 and opens_article_on(passage, subject) else 0.0)
-            for passage, cut in zip(passages, borders, strict=True)
-            for number in range(len(cut))
-        ]
-        scores = features @ (WEIGHTS_WITHOUT_TOKENS if met is None else WEIGHTS) + favour
+        favour = np.zeros(len(features))
+        for passage, start, end in zip(passages, starts, ends, strict=True):
+            if passage.title in prefer:
+                favour[start:end] = PREFERENCE
+            if opens_article_on(passage, subject):
+                favour[start] += DEFINITION
+        scores = (np.array(features) @ (WEIGHTS_WITHOUT_TOKENS if met is None else WEIGHTS) + favour).tolist()
+        best = [max(range(start, end), key=scores.__getitem__) for start, end in zip(starts, ends, strict=True)]
+        order = sorted(range(len(best)), key=lambda n: -scores[best[n]]) if by_sentence else range(len(best))
         return [
-            _evidence(passage, one.cosine, cut, features[part], scores[part])
-            for passage, one, cut, part in zip(passages, shortlist, borders, parts, strict=True)
+            Evidence(
+                passages[n],
+                scores[best[n]],
+                _sentences(candidates[n].parts, features[starts[n] : ends[n]], scores[starts[n] : ends[n]]),
+                best[n] - starts[n],
+                shortlist[n].cosine,
+            )
+            for n in order[:limit]
         ]
 
     async def _compared(
-        self, question: str, asked: NDArray[np.float32], candidates: Sequence[Candidate], parts: Sequence[slice]
-    ) -> tuple[NDArray[np.float32], list[NDArray[np.float64]] | None]:
-        """The cosines of all sentences with the question, and for each candidate how its tokens are met."""
+        self, question: str, asked: NDArray[np.float32], candidates: Sequence[Candidate], starts: Sequence[int]
+    ) -> tuple[list[float], list[tuple[float, float]] | None]:
+        """The cosines of all sentences with the question, and how its tokens are met by them."""
         import numpy as np  # not at import time: the module is imported at start
 
-        # A sentence that says «it» or «they» is near the question only with the title before it.
-        texts = [f"{one.title}: {sentence}" for one in candidates for sentence in one.sentences]
+        texts = [text for one in candidates for text in one.parts.titled]
         if self._tokens is None:
-            return (await self._embedder.encode(texts, urgent=True)) @ asked, None
+            return ((await self._embedder.encode(texts, urgent=True)) @ asked).tolist(), None
         question_read, *read = await self._tokens.read([question, *texts])
-        near = np.stack([one.vector for one in read]) @ asked
-        best = match(question_read, read)
-        return near, [tokens_met(best[part], question_read.weights) for part in parts]
+        near = (np.stack([one.vector for one in read]) @ asked).tolist()
+        return near, tokens_met(match(question_read, read), question_read.weights, starts)
 
 
-def _evidence(
-    passage: Passage,
-    cosine: float | None,
-    borders: Sequence[tuple[int, int]],
-    features: NDArray[np.float64],
-    scores: NDArray[np.float64],
-) -> Evidence:
-    sentences = tuple(
-        Sentence(start, end, passage.text[start:end], float(score), tuple(row.tolist()))
-        for (start, end), row, score in zip(borders, features, scores, strict=True)
+def _sentences(parts: Parts, rows: Sequence[tuple[float, ...]], scores: Sequence[float]) -> tuple[Sentence, ...]:
+    return tuple(
+        [
+            Sentence(start, end, text, score, row)
+            for (start, end), text, score, row in zip(parts.borders, parts.sentences, scores, rows, strict=True)
+        ]
     )
-    best = int(scores.argmax())
-    return Evidence(passage, sentences[best].score, sentences, best, cosine)
 
 
 class RecallArguments(BaseModel):

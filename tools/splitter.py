@@ -59,7 +59,8 @@ def sentences(text: str, language: str = "en") -> list[Span]:
         language: ISO 639-1 code; decides which abbreviations do not end a sentence.
     """
     # As many blanks as there were characters: offsets stay.
-    text = _BREAK_IN_FORMULA.sub(lambda found: " " * len(found[0]), text)
+    if "\n" in text:  # looking for them costs as much as all the rest
+        text = _BREAK_IN_FORMULA.sub(lambda found: " " * len(found[0]), text)
     return [span for line in _LINE.finditer(text) for span in _sentences_of_line(line[0], line.start(), language)]
 
 

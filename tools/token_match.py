@@ -13,6 +13,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -97,9 +98,11 @@ def match(question: TextTokens, texts: Sequence[TextTokens]) -> Floats:
 
     asked = question.tokens.astype(np.float32)
     best = np.full((len(texts), len(asked)), -1.0, np.float32)
-    for row, text in zip(best, texts, strict=True):
-        if len(text.tokens):
-            row[:] = (asked @ text.tokens.astype(np.float32).T).max(axis=1)
+    some = [number for number, text in enumerate(texts) if len(text.tokens)]
+    if some:
+        tokens = np.concatenate([texts[number].tokens for number in some]).astype(np.float32)
+        starts = [0, *accumulate(len(texts[number].tokens) for number in some)][:-1]
+        best[some] = np.maximum.reduceat(tokens @ asked.T, starts, axis=0)
     return best
 
 

@@ -21,7 +21,7 @@ from qdrant_client.http.models import (
     DeletePayload,
     PointRequest,
     PointsList,
-    QueryRequest,
+    QueryRequestBatch,
     ScrollRequest,
     SetPayload,
     UpdateVectors,
@@ -116,19 +116,10 @@ def _serve_reads(app: FastAPI, store: AsyncQdrantClient) -> None:
     async def count(name: str, body: CountRequest) -> dict[str, Any]:
         return _answer(await store.count(name, body.filter))
 
-    @app.post("/collections/{name}/points/query")
-    async def query(name: str, body: QueryRequest) -> dict[str, Any]:
-        return _answer(
-            await store.query_points(
-                name,
-                query=body.query,
-                using=body.using,
-                prefetch=body.prefetch,
-                query_filter=body.filter,
-                limit=body.limit or 10,
-                with_payload=body.with_payload or False,
-            )
-        )
+    @app.post("/collections/{name}/points/query/batch")
+    async def query(name: str, body: QueryRequestBatch) -> dict[str, Any]:
+        asked = [one.model_copy(update={"with_payload": one.with_payload or False}) for one in body.searches]
+        return _answer(await store.query_batch_points(name, asked))
 
 
 def _chosen(body: SetPayload | DeletePayload) -> qm.PointIdsList | qm.Filter:

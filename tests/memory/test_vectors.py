@@ -24,6 +24,7 @@ from memory.passages import Record
 from memory.qdrant_edge_store import QdrantEdgeStore
 from memory.qdrant_server_store import QdrantServerStore
 from memory.vectors import (
+    Search,
     VectorStore,
     VectorStoreError,
     VectorStoreHeld,
@@ -162,6 +163,58 @@ async def test_where_keeps_owners_apart(store: VectorStore) -> None:
     assert await store.search(question, where={"owner": []}) == []
     assert await store.count({"owner": "bob"}) == 6
     assert await store.count({"owner": "nobody"}) == 0
+
+
+async def test_searches_made_together_find_what_they_find_alone(store: VectorStore) -> None:
+    await store.upsert([record(text, owner) for text in TEXTS for owner in ("ada", "bob")])
+    mine = [record(text) for text in TEXTS[:4]]
+    await store.set_dense([one.id for one in mine], embeddings(TEXTS[:4]))
+    meaning, where = embedding("honey bees"), {"owner": "ada"}
+    searches = [
+        Search("honey bees", meaning, where, 3, "dense"),
+        Search("the volcano erupted", None, where, 2, "sparse"),
+        Search("of the", None, where, 5, "sparse"),  # nothing to search by
+        Search("honey bees", meaning, where, 0, "dense"),
+        Search("cables", meaning, {"owner": ["ada", "bob"]}, 4),
+    ]
+
+    together, waiting = await store.search_together(searches, waiting=where)
+
+    alone = [
+        await store.search(one.text, dense=one.dense, where=one.where, limit=one.limit, mode=one.mode)
+        for one in searches
+    ]
+    assert together == alone
+    assert [len(hits) for hits in together] == [3, 2, 0, 0, 4]
+    assert waiting == len(TEXTS) - 4
+    assert await store.search_together([]) == ([], 2 * len(TEXTS) - 4)
+    with pytest.raises(ValueError, match="needs the embedding"):
+        await store.search_together([Search("honey", mode="dense")])
+
+
+async def test_what_was_found_before_is_found_as_it_was_written_last(store: VectorStore) -> None:
+    await store.upsert(map(record, TEXTS))
+    await embed_all(store)
+
+    async def found(text: str) -> list[Record]:
+        return [hit.record for hit in await store.search(text, where={"owner": "ada"}, limit=2)]
+
+    assert await found("honey") == [record(TEXTS[0])]
+    moved = record(TEXTS[0], revision="2")  # the same text
+    await store.upsert([moved])
+    assert await found("honey") == [moved]
+    other = Record(moved.id, "Bees\nHoney keeps for years.", moved.payload)
+    await store.upsert([other])
+    assert await found("honey") == [other]
+    await store.delete(ids=[other.id])
+    assert await found("honey") == []
+    await store.upsert([moved])
+    assert await found("honey") == [moved]
+    [seen], _ = await store.listing({"owner": "ada", "revision": "2"}, limit=1)
+    assert await store.drop([seen]) == {moved.id}
+    assert await found("honey") == []
+    await store.delete({"owner": "ada"})
+    assert await found("volcano") == []
 
 
 async def test_pending_shrinks_as_vectors_arrive(store: VectorStore) -> None:

@@ -7,13 +7,15 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from memory.passages import Passage
+from memory.passages import Hit, Passage
 from memory.qdrant_edge_store import QdrantEdgeStore
+from memory.vectors import Search, VectorStore, Where
 from tools.evidence import Evidence
 from tools.lexical import stems
 from tools.ranking import standardised
@@ -132,6 +134,38 @@ async def test_only_the_shortlist_is_embedded_and_in_one_go(vectors: QdrantEdgeS
     await Recall(vectors, embedder).search("Which fish swims?", owner="ada")
     assert len(embedder.texts) == 1 + 2 * SHORTLIST
     assert embedder.texts[0] == "Which fish swims?"
+
+
+class OneCall:
+    """The store, for those who ask it in one way only."""
+
+    def __init__(self, vectors: QdrantEdgeStore) -> None:
+        self._vectors = vectors
+        self.searches: list[int] = []
+
+    async def search_together(
+        self, searches: Sequence[Search], *, waiting: Where | None = None
+    ) -> tuple[list[list[Hit]], int]:
+        self.searches.append(len(searches))
+        return await self._vectors.search_together(searches, waiting=waiting)
+
+
+async def test_the_store_is_asked_once(vectors: QdrantEdgeStore) -> None:
+    store = OneCall(vectors)
+    recall = Recall(cast(VectorStore, store), WordEmbedder())
+    assert await recall.search("How tall is the lighthouse?", owner="ada")
+    assert (await recall.search("What is an otter?", owner="ada"))[0].passage == PAGES[
+        0
+    ]  # its article is looked at too
+    assert await recall.search("What is an otter?", owner="ada", titles=["Otter"])
+    assert store.searches == [2, 3, 2]
+
+
+async def test_a_page_that_the_question_is_about_wins_a_near_tie(vectors: QdrantEdgeStore) -> None:
+    recall = Recall(vectors, WordEmbedder())
+    for title in ("Otter", "Heron"):
+        found = await recall.search("Who eats fish?", owner="ada", prefer=[title])
+        assert found[0].passage.title == title
 
 
 async def test_passages_without_a_dense_vector_are_not_held_back_by_it(vectors: QdrantEdgeStore) -> None:

@@ -69,6 +69,8 @@ async def test_each_token_counts_for_its_best_partner() -> None:
     assert best[1].max() < 0.8
     assert best[2].tolist() == [-1.0] * 3
     assert match(empty, [same]).shape == (1, 0)
+    assert np.array_equal(match(asked, [empty, other, empty, same]), best[[2, 1, 2, 0]])
+    assert match(asked, []).shape == (0, 3)
 
 
 def test_rare_tokens_weigh_more_and_marks_nothing() -> None:
@@ -89,9 +91,13 @@ def test_weights_sum_to_one_even_where_no_token_is_a_word() -> None:
 
 def test_the_sentence_before_helps_and_the_first_has_none() -> None:
     best = np.array([[1.0, 0.0], [0.2, 0.6], [0.1, 0.1]], np.float32)
-    here, with_before = tokens_met(best, np.array([0.75, 0.25], np.float32)).T
+    here, with_before = zip(*tokens_met(best, np.array([0.75, 0.25], np.float32)), strict=True)
     assert here == pytest.approx([0.75, 0.3, 0.1])
     assert with_before == pytest.approx([0.75, 0.9, 0.3])
+    starts = [0, 2]  # of a passage each
+    assert [met for _, met in tokens_met(best, np.array([0.75, 0.25], np.float32), starts)] == pytest.approx(
+        [0.75, 0.9, 0.1]
+    )
 
 
 async def test_a_text_is_read_once_while_it_is_kept() -> None:
