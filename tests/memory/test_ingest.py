@@ -120,7 +120,7 @@ async def test_a_crash_around_the_commit_loses_and_repeats_nothing(
         ids += await publish(redis, 200, first=300)
         assert await pending(redis) >= 300  # nothing is acknowledged before the handler has returned
     async with open_events(tmp_path / "e.duckdb") as store:
-        assert len(await stored(store)) == committed
+        assert (await stored(store))[:300] == ids[:committed]  # in bulk, the second batch may be in hand as well
         await catch_up(redis, store, way)
         assert await stored(store) == ids
     assert await pending(redis) == 0
