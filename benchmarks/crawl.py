@@ -117,13 +117,16 @@ async def peer(script: str, wiki: str, titles: Sequence[str]) -> Mapping[str, fl
 
 
 async def rendered(wiki: str, titles: Sequence[str]) -> list[tuple[str, str]]:
-    """Title and HTML of each, as a ZIM has them."""
+    """Title and HTML of each, as a ZIM has them: links lead to the page beside."""
     pages = []
+    about = {"action": "query", "meta": "siteinfo", "format": "json"}
     async with httpx.AsyncClient(timeout=60.0) as client:
+        site = (await client.get(wiki, params=about)).raise_for_status().json()["query"]["general"]
+        beside = f'href="{site["articlepath"].removesuffix("$1")}'
         for title in titles:
             query = {"action": "parse", "page": title, "prop": "text", "format": "json", "formatversion": "2"}
             answer = (await client.get(wiki, params=query)).raise_for_status().json()
-            head, body = f"<head><title>{title}</title></head>", answer["parse"]["text"]
+            head, body = f"<head><title>{title}</title></head>", answer["parse"]["text"].replace(beside, 'href="./')
             pages.append((title, f"<html>{head}<body>{body}</body></html>"))
     return pages
 
@@ -223,7 +226,7 @@ async def main(figures: Figures, wiki: str, rounds: int, *, pages: int, few: int
             await take_turns(figures, contenders, rounds)
             path = Path(folder) / "real.zim"
             await packed(await rendered(wiki, titles[:archived]), path)
-            await read_zim(figures, ZIM_REAL, path, titles[:archived], rounds, 2 * archived)
+            await read_zim(figures, ZIM_REAL, path, titles[:archived], rounds, archived)
         else:
             figures.left_out["the wiki"] = f"{wiki} does not answer; `--wiki URL` or LUMINA_TEST_WIKI names another"
         sample = await asyncio.to_thread(ensure_sample, Path(folder) / "sample.zim")

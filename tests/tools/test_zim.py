@@ -199,6 +199,57 @@ def test_boxes_are_found_in_any_case_and_tags_that_only_the_parser_writes() -> N
     ]
 
 
+def prose(source: str | bytes) -> list[str]:
+    return [section.text for section in read_html(source, lambda href: None).sections]
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [("navbox", False), ("wide navbox x", False), ("NavBox", True), ("navbox\N{NO-BREAK SPACE}x", True), ("x", True)],
+)
+def test_on_a_page_with_doctype_a_class_is_what_is_written(name: str, kept: bool) -> None:
+    assert prose(f"<!doctype html><div class='{name}'><p>Box.</p></div><p>Text.") == [
+        "Box.\n\nText." if kept else "Text."
+    ]
+
+
+def test_an_article_is_read_whatever_stands_around_it() -> None:
+    article = "<div class='mw-parser-output'><p>Text.<sup class=reference>[1]</sup></p></div>"
+    around = (
+        f"<html class=hatnote><body class=noprint><p>Menu.</p><form><table><tr><td>{article}</td></tr></table></form>"
+    )
+    assert prose(around) == ["Text."]
+    assert prose("<x><frameset><html class=navbox>") == []
+
+
+def test_what_a_formula_or_raised_text_holds_is_said_once() -> None:
+    formula = "<span class='mwe-math-element'><math alttext='x'><mi>x</mi></math><p>y</p></span>"
+    assert prose(f"<ul><li>a {formula} b<sup><p>2</p></sup></li></ul>") == ["a x b²"]
+
+
+def test_lists_that_read_the_same_stay_apart() -> None:
+    assert prose("<ul><li>One.</li></ul><ul><li>One.</li></ul>") == ["One.\n\nOne."]
+
+
+def test_bytes_that_are_no_utf_8_are_replaced_and_make_no_characters_together() -> None:
+    assert prose("<p>Ça va: 5 €</p>".encode()) == ["Ça va: 5 €"]
+    assert prose(b"<p>5 \xe2<b>\x82\xac</b> x\xff</p>") == ["5 \ufffd\ufffd\ufffd x\ufffd"]
+
+
+async def test_a_link_is_followed_from_the_folder_of_its_page(tmp_path: Path) -> None:
+    path = tmp_path / "folders.zim"
+    with Creator(path).config_indexing(False, "eng") as creator:
+        for folder in ("A", "B"):
+            creator.add_item(Entry(f"{folder}/Z", f"Last of {folder}", html("Z", "<p>Text.</p>")))
+            for name in ("x", "y"):
+                links = '<p><a href="Z">1</a> <a href="./Z#top">2</a> <a href="../A/Z?a=1">3</a> <a href="no">4</a></p>'
+                creator.add_item(Entry(f"{folder}/{name}", f"{name} of {folder}", html(name, links)))
+    source = Zim(path)
+    fetched = await source.fetch(["A/x", "B/x", "A/y", "B/y"])
+    await source.aclose()
+    assert [page.links for page in fetched.pages] == [("Last of A",), ("Last of B", "Last of A")] * 2
+
+
 def test_a_page_nested_thousands_deep_is_read() -> None:
     read = read_html("<div>" * 2_000 + "<p>Deep.</p>" + "<ul><li>" * 1_000 + "item", lambda href: None)
     assert [section.text for section in read.sections] == ["Deep.\n\nitem"]

@@ -3,48 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from tools.wikipedia.prose import Outline, latex, superscript
+from tools.wikipedia.roles import BY_TAG, SELECTORS, Role, roles_by_name
 from tools.wikipedia.source import Section
 
-Selectors = tuple[tuple[str, str], ...]
-"""(selector, the tag or class that it cannot match without; empty for an id)."""
-
-
-def _selectors(listed: str) -> Selectors:
-    """Simple selectors: tags, classes, ids, tags with a class or an attribute."""
-    named = ((one, re.search(r"\.[\w-]+", one) or re.match(r"\w+", one)) for one in listed.split(", "))
-    return tuple((one, name[0] if name else "") for one, name in named)
-
-
-_NO_CONTENT = _selectors(
-    "style, script, noscript, template, link, nav, header, footer, form, #toc, .toc, .mw-editsection, .navbox, "
-    ".navbox-styles, .vertical-navbox, .sidebar, .reflist, .references, .reference, .mw-cite-backlink, a.autonumber, "
-    ".catlinks, .printfooter, .noprint, .mw-jump-link, .metadata, .ambox, .error, .mw-empty-elt, .sistersitebox, "
-    ".authority-control"
-)
-"""What holds neither prose nor links of the article."""
-_NO_PROSE = _selectors(
-    "table, pre, figure, figcaption, .infobox, .thumb, .gallery, .hatnote, .dablink, .rellink, .shortdescription, "
-    "audio, video, svg, .mwe-math-fallback-image-inline, .mwe-math-fallback-image-display"
-)
-"""What holds links but no prose; a picture without a caption says nothing and may stay."""
-_FORMULAS = _selectors("math, .mwe-math-element")
-_RAISED = _selectors("sup")
-_BREAKS = _selectors("br")
-_LINKS = _selectors("h1, h2, h3, h4, h5, h6, a[href]")
-_WANTED = _selectors("h1, h2, h3, h4, h5, h6, p, li, dd, dt, blockquote")
-_DISAMBIGUATION = _selectors(".disambig, #disambigbox, .dmbox-disambig, .mw-disambig-page, .disambigbox")
-_ARTICLE = ".mw-parser-output"
-_TAG = re.compile(r"<(\w+)")
+Nodes = list[tuple[str, LexborNode]]
+"""Tags and nodes in the order of the page."""
+_LEVELS = {f"h{level}": level for level in range(1, 7)}
 _LISTS = frozenset({"ul", "ol", "dl"})
 _BLOCKS_INSIDE = frozenset({"p", "ul", "ol", "dl", "blockquote", "div"})
 _ITEMS = frozenset({"li", "dd", "dt"})
 _LISTS_AND_ITEMS = _LISTS | _ITEMS
+_READ = frozenset({"a", "p", "blockquote", *_ITEMS, *_LEVELS})
+"""What links and prose are taken from."""
+_ABOUT = "h1, title, meta[name], a[href*='oldid=']"
+"""What counts beside the article too."""
 _DISPLAY_STYLE = re.compile(r"^\{\\displaystyle (.*)\}$", re.S)
 _OLD_REVISION = re.compile(r"[?&]oldid=(\d+)")
 
@@ -65,69 +43,70 @@ class Rendered:
     disambiguation: bool
 
 
-def read_html(source: str, title_of: Callable[[str], str | None]) -> Rendered:
+def read_html(source: str | bytes, title_of: Callable[[str], str | None]) -> Rendered:
     """Read a rendered article.
 
     Args:
-        source: A whole HTML page, or the body that ``action=parse`` gives.
+        source: A whole HTML page, or the body that ``action=parse`` gives; bytes are UTF-8.
         title_of: The article's title that an ``href`` leads to; ``None`` when it leads to no article.
     """
-    tree = LexborHTMLParser(source)
-    look = _Look(source, tree)
-    revision, url = _revision(tree)
-    meta = tree.css_first("meta[name='disambiguation']") if "meta" in look.names else None
-    marked = meta is not None and (meta.attributes.get("content") or "").strip().lower() in ("true", "1", "yes")
-    disambiguation = marked or bool(look.css(tree.root, _DISAMBIGUATION))
-    root = tree.css_first(_ARTICLE) if _ARTICLE in look.names else None
+    tree = LexborHTMLParser(source if isinstance(source, str) else _valid(source))
+    found = roles_by_name(tree)
+    about = _about(tree)
+    title = next((text for tag in ("h1", "title") if (text := _text_of_first(about[tag]))), "")
+    revision, url = _revision(about)
+    marked = _stated(about, "disambiguation").lower() in ("true", "1", "yes")
+    disambiguation = marked or bool(found[Role.DISAMBIGUATION])
+    root = tree.css_first(SELECTORS[Role.ARTICLE]) if found[Role.ARTICLE] else None
     root = root or tree.body
     if root is None:
         return Rendered("", (), (), revision, url, disambiguation)
-    title = _title(tree, look)
-    for node in look.css(root, _NO_CONTENT):
-        node.decompose()
-    links = _links(look.css(root, _LINKS), title_of)
-    for node in look.css(root, _NO_PROSE):
-        node.decompose()
-    _simplify(root, look)
-    return Rendered(title, _sections(look.css(root, _WANTED)), links, revision, url, disambiguation)
+    around = _around(root, tree)
+    _remove(found.pop(Role.NO_CONTENT, ()), around)
+    nodes = _nodes(root, found)
+    _remove(found[Role.NO_CONTENT], around)
+    links = _links(nodes, title_of)
+    _remove(found[Role.NO_PROSE], around)
+    _simplify(root, found)
+    return Rendered(title, _sections(nodes), links, revision, url, disambiguation)
 
 
-class _Look:
-    """Looks for simple selectors on one page, but only for those that can match anything there.
-
-    Each selector of a query is tried on each node, and of some forty most name what a page does not have.
-    """
-
-    def __init__(self, source: str, tree: LexborHTMLParser) -> None:
-        classes = {node.attributes.get("class") or "" for node in tree.css("[class]")}
-        # Lower case, for the classes of a page without doctype match in any; the parser itself adds p and br.
-        self.names = {"", "p", "br", *map(str.lower, set(_TAG.findall(source)))}
-        self.names |= {f".{name}" for value in classes for name in value.lower().split()}
-
-    def css(self, root: LexborNode | None, selectors: Selectors) -> list[LexborNode]:
-        """What ``root.css`` finds for these selectors."""
-        wanted = ",".join([selector for selector, name in selectors if name in self.names])
-        return root.css(wanted) if root is not None and wanted else []
+def _valid(source: bytes) -> bytes:
+    """The source with U+FFFD for what is no UTF-8, which the parser would let pass."""
+    try:
+        source.decode()
+    except UnicodeDecodeError:
+        return source.decode("utf-8", "replace").encode()
+    return source
 
 
-def _title(tree: LexborHTMLParser, look: _Look) -> str:
-    for selector in ("h1", "title"):
-        node = tree.css_first(selector) if selector in look.names else None
-        if node is not None and (text := " ".join(node.text().split())):
-            return text
+def _about(tree: LexborHTMLParser) -> Mapping[str, list[LexborNode]]:
+    """Tag → the nodes with that tag that say something of the page as a whole."""
+    about: dict[str, list[LexborNode]] = {"h1": [], "title": [], "meta": [], "a": []}
+    for node in tree.css(_ABOUT):
+        about[node.tag or ""].append(node)
+    return about
+
+
+def _text_of_first(nodes: Sequence[LexborNode]) -> str:
+    return " ".join(nodes[0].text().split()) if nodes else ""
+
+
+def _stated(about: Mapping[str, list[LexborNode]], name: str) -> str:
+    """Content of the first ``meta`` element of that name."""
+    for node in about["meta"]:
+        attributes = node.attributes
+        if attributes.get("name") == name:
+            return (attributes.get("content") or "").strip()
     return ""
 
 
-def _revision(tree: LexborHTMLParser) -> tuple[str, str]:
+def _revision(about: Mapping[str, list[LexborNode]]) -> tuple[str, str]:
     """The revision of a ``meta`` element, or of the last link to a permanent revision (mwoffliner's footer)."""
-    meta = tree.css_first("meta[name='revision']")
-    stated = (meta.attributes.get("content") or "").strip() if meta is not None else ""
     permanent = [
-        (found[1], href)
-        for node in tree.css("a[href*='oldid=']")
-        if (found := _OLD_REVISION.search(href := _href(node)))
+        (found[1], href) for node in about["a"] if (found := _OLD_REVISION.search(href := _href(node))) is not None
     ]
-    if stated:
+    if stated := _stated(about, "revision"):
         return stated, next((href for revision, href in permanent if revision == stated and "://" in href), "")
     return permanent[-1] if permanent else ("", "")
 
@@ -136,92 +115,131 @@ def _href(node: LexborNode) -> str:
     return node.attributes.get("href") or ""
 
 
-def _links(nodes: Iterable[LexborNode], title_of: Callable[[str], str | None]) -> tuple[str, ...]:
+def _nodes(root: LexborNode, found: Mapping[Role, list[LexborNode]]) -> Nodes:
+    """What links and prose are taken from; what has a role by its tag is added to what was found."""
+    nodes = root.css("*")
+    tags = [node.tag or "" for node in nodes]
+    for tag, node in zip(tags, nodes, strict=True):
+        if tag in BY_TAG:
+            found[BY_TAG[tag]].append(node)
+    return [(tag, node) for tag, node in zip(tags, nodes, strict=True) if tag in _READ]
+
+
+def _around(root: LexborNode, tree: LexborHTMLParser) -> set[int]:
+    """Identities of the nodes that hold the article, and of the document, which cannot be taken out."""
+    around = {tree.root.mem_id} if tree.root is not None else set()
+    node = root.parent
+    while node is not None:
+        around.add(node.mem_id)
+        node = node.parent
+    return around
+
+
+def _remove(nodes: Iterable[LexborNode], around: set[int]) -> None:
+    """Take nodes with all that they hold off the page, but never the article with them; each then has no parent."""
+    for node in nodes:
+        if node.mem_id not in around:
+            node.decompose()
+
+
+def _links(nodes: Nodes, title_of: Callable[[str], str | None]) -> tuple[str, ...]:
     """The articles that headings and links, in order, lead to."""
     outline = Outline()
+    counts = outline.links_count
     links: dict[str, None] = {}
-    for node in nodes:
-        if node.tag != "a":
-            outline.heading(int((node.tag or "h2")[1]), node.text())
-        elif outline.links_count and (title := title_of(_href(node))):
-            links.setdefault(title)
+    for tag, node in nodes:
+        if tag == "a":
+            if counts and node.parent is not None and (title := title_of(_href(node))):
+                links.setdefault(title)
+        elif tag in _LEVELS and node.parent is not None:
+            outline.heading(_LEVELS[tag], node.text())
+            counts = outline.links_count
     return tuple(links)
 
 
-def _simplify(root: LexborNode, look: _Look) -> None:
+def _simplify(root: LexborNode, found: Mapping[Role, Sequence[LexborNode]]) -> None:
     """Formulas become their LaTeX, raised text becomes raised characters, line breaks become spaces."""
-    for node in look.css(root, _FORMULAS):
+    for node in _inside(root, root.css(SELECTORS[Role.FORMULA]) if found[Role.FORMULA] else ()):
         formula = node if node.tag == "math" else node.css_first("math")
         note = node.css_first("annotation")
         source = (formula.attributes.get("alttext") if formula is not None else None) or (note.text() if note else "")
-        node.replace_with(latex(_DISPLAY_STYLE.sub(r"\1", (source or node.text()).strip())))
-    for node in look.css(root, _RAISED):
-        node.replace_with(superscript(node.text()))
-    for node in look.css(root, _BREAKS):
-        node.replace_with(" ")
+        _replace(node, latex(_DISPLAY_STYLE.sub(r"\1", (source or node.text()).strip())))
+    for node in _inside(root, found[Role.RAISED]):
+        _replace(node, superscript(node.text()))
+    for node in _inside(root, found[Role.BREAK]):
+        _replace(node, " ")
 
 
-def _sections(nodes: Iterable[LexborNode]) -> tuple[Section, ...]:
+def _inside(root: LexborNode, nodes: Iterable[LexborNode]) -> Iterator[LexborNode]:
+    """Those of the nodes that are still on the page when it is their turn."""
+    return (node for node in nodes if node.parent is not None and node.mem_id != root.mem_id)
+
+
+def _replace(node: LexborNode, text: str) -> None:
+    node.replace_with(text)
+    node.decompose()  # so that what it holds is seen to be gone
+
+
+def _sections(nodes: Nodes) -> tuple[Section, ...]:
     """The prose of headings, paragraphs and items of lists, in order."""
     outline = Outline()
     places = _Places()
     items: list[str] = []
-    last_list: LexborNode | None = None
-    for node in nodes:
-        tag = node.tag or ""
-        is_heading = tag[0] == "h"
-        if outline.in_apparatus and not is_heading:
+    last_list = 0
+    is_read = not outline.in_apparatus
+    for tag, node in nodes:
+        if tag == "a" or not (is_read or tag in _LEVELS) or (parent := node.parent) is None:
             continue
         if tag in _ITEMS:
-            top = places.outermost_list(node)
+            top = places.outermost_list(parent)
             if items and top != last_list:
                 outline.block(items)
                 items = []
             last_list = top
             items.append(_own_text(node))
             continue
-        if places.inside_item(node):
+        if places.inside_item(parent):
             continue
-        outline.block(items)
-        items = []
-        if is_heading:
+        if items:
+            outline.block(items)
+            items = []
+        if tag in _LEVELS:
             if tag != "h1":  # the title, which is no section
-                outline.heading(int(tag[1]), node.text())
+                outline.heading(_LEVELS[tag], node.text())
+                is_read = not outline.in_apparatus
         elif tag != "blockquote" or not _holds_blocks(node):
-            outline.block([node.text()])
-    outline.block(items)
+            outline.paragraph(node.text())
+    if items:
+        outline.block(items)
     return outline.sections()
 
 
 def _own_text(node: LexborNode) -> str:
     """The text of a list item without the lists inside it."""
-    return "".join([child.text() for child in node.iter(include_text=True) if child.tag not in _LISTS])
+    for child in node.iter():
+        if child.tag in _LISTS:
+            return "".join([child.text() for child in node.iter(include_text=True) if child.tag not in _LISTS])
+    return node.text()
 
 
 class _Places:
-    """Where nodes stand; found once for all that have the same parent."""
+    """Where nodes stand, by their parents; found once for each of these."""
 
     def __init__(self) -> None:
         self._in_item: dict[int, bool] = {}
-        self._lists: dict[int, LexborNode | None] = {}
+        self._lists: dict[int, int] = {}
 
-    def inside_item(self, node: LexborNode) -> bool:
-        """Whether the node is part of an item of a list."""
-        parent = node.parent
-        if parent is None:
-            return False
+    def inside_item(self, parent: LexborNode) -> bool:
+        """Whether the parent is, or is part of, an item of a list."""
         if (known := self._in_item.get(parent.mem_id)) is None:
             known = self._in_item[parent.mem_id] = _is_inside_item(parent)
         return known
 
-    def outermost_list(self, node: LexborNode) -> LexborNode | None:
-        """The list that an item belongs to, with all lists around it."""
-        parent = node.parent
-        if parent is None:
-            return None
-        if parent.mem_id not in self._lists:
-            self._lists[parent.mem_id] = _outermost_list(parent)
-        return self._lists[parent.mem_id]
+    def outermost_list(self, parent: LexborNode) -> int:
+        """Identity of the list that an item with this parent belongs to, with all lists around it; 0 for none."""
+        if (known := self._lists.get(parent.mem_id)) is None:
+            known = self._lists[parent.mem_id] = _outermost_list(parent)
+        return known
 
 
 def _is_inside_item(node: LexborNode | None) -> bool:
@@ -232,11 +250,11 @@ def _is_inside_item(node: LexborNode | None) -> bool:
     return False
 
 
-def _outermost_list(node: LexborNode | None) -> LexborNode | None:
+def _outermost_list(node: LexborNode | None) -> int:
     top: LexborNode | None = None
     while node is not None and node.tag in _LISTS_AND_ITEMS:
         top, node = node, node.parent
-    return top
+    return 0 if top is None else top.mem_id
 
 
 def _holds_blocks(node: LexborNode) -> bool:

@@ -27,8 +27,13 @@ _LINK_LISTS = frozenset({"see also", "related articles", "siehe auch", "voir aus
 """Those among them whose links lead to related articles."""
 
 _INVISIBLE = re.compile(r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\ufffc]")
-_SUSPECT_BRACKETS = re.compile(r"[()\[\]](?:(?<=[(\[]) ?[ ,;:/)\]]|(?<=[ ,;][)\]]))")
-"""Begins with one set of characters, so that a search goes from bracket to bracket."""
+_OPENS_ILL = re.compile(r"\([ ,;:/)\]]")
+_CLOSES_ILL = re.compile(r"\)(?<=[ ,;]\))")
+_OPENS_ILL_SQUARE = re.compile(r"\[[ ,;:/)\]]")
+_CLOSES_ILL_SQUARE = re.compile(r"\](?<=[ ,;]\])")
+_COMMA_ILL = re.compile(r",(?<=[ ,],)")
+_STOP_ILL = re.compile(r"\.(?<= \.)")
+"""These begin with one character, so that a search goes from one such to the next and does not look at the others."""
 _HOLLOW = re.compile(r"(?:^| |(?<=[^\w\s]))[(\[][ ,;:/]*[)\]](?=\W|$)")
 _AFTER_OPENING = re.compile(r"(?<=[(\[])(?: ?[,;:])+ ?|(?<=\() ")
 _BEFORE_CLOSING = re.compile(r"(?: ?[,;])+ ?(?=\))| (?=\))")
@@ -79,13 +84,18 @@ class Outline:
             return
         self._apparatus_level = level if is_apparatus else 0
 
+    def paragraph(self, text: str) -> None:
+        """One line of prose. Without a word it is dropped."""
+        if not self._apparatus_level and _WORD.search(line := tidy(text)):
+            self._blocks.append(line)
+
     def block(self, lines: Iterable[str]) -> None:
         """A paragraph, which is one line, or the items of a list. What has no word is dropped."""
         if self._apparatus_level:
             return
-        kept = "\n".join([line for line in map(tidy, lines) if _WORD.search(line)])
+        kept = [line for line in map(tidy, lines) if _WORD.search(line)]
         if kept:
-            self._blocks.append(kept)
+            self._blocks.append("\n".join(kept))
 
     def sections(self) -> tuple[Section, ...]:
         """The sections that have prose, in order."""
@@ -114,17 +124,48 @@ def _is_apparatus(name: str) -> bool:
 def tidy(text: str) -> str:
     """One line of prose: single spaces, no invisible characters, no brackets left hollow by what was taken out."""
     text = text.strip()
-    # Printable text has no white space but spaces, and of the invisible characters only the object replacement.
-    if not text.isprintable() or "  " in text or "\ufffc" in text:
+    if not _is_plain(text):
         text = " ".join(_INVISIBLE.sub("", text).split())
-    if (")" in text or "(" in text or "]" in text or "[" in text) and _SUSPECT_BRACKETS.search(text):
+    else:
+        while "  " in text:  # of white space a plain text has spaces only
+            text = text.replace("  ", " ")
+    if _has_ill_brackets(text):
         text = _BEFORE_CLOSING.sub("", _AFTER_OPENING.sub("", text))
         text = _HOLLOW.sub("", text)  # ``f()`` is a name and stays: no space before it
-    if (comma := " ," in text) or " ." in text or (";" in text and " ;" in text):
+    comma = _COMMA_ILL.search(text)
+    if comma or _STOP_ILL.search(text) or (";" in text and " ;" in text):
         text = _LOOSE_MARK.sub(r"\1", text)
-    if ",," in text or (comma and ", ," in text):
+    if comma:
         text = _DOUBLE_COMMA.sub(",", text)
     return text.strip()
+
+
+def _is_plain(text: str) -> bool:
+    """Whether a text has no invisible characters and of white space only spaces."""
+    if text.isascii():  # known without a look at the characters, and few of them are white space
+        return not (
+            "\n" in text
+            or "\t" in text
+            or "\r" in text
+            or "\v" in text
+            or "\f" in text
+            or "\x1c" in text
+            or "\x1d" in text
+            or "\x1e" in text
+            or "\x1f" in text
+        )
+    # Of the invisible characters only the object replacement counts as printable.
+    return text.isprintable() and "\ufffc" not in text
+
+
+def _has_ill_brackets(text: str) -> bool:
+    """Whether a bracket has beside it what no writer puts there."""
+    return (
+        ("(" in text and _OPENS_ILL.search(text) is not None)
+        or (")" in text and _CLOSES_ILL.search(text) is not None)
+        or ("[" in text and _OPENS_ILL_SQUARE.search(text) is not None)
+        or ("]" in text and _CLOSES_ILL_SQUARE.search(text) is not None)
+    )
 
 
 def superscript(text: str) -> str:

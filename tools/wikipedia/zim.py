@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote, unquote
@@ -28,6 +29,9 @@ MAX_PAGE_BYTES = 8 * 2**20
 _MEDIA = re.compile(r"\.(?:png|jpe?g|gif|svg|webp|webm|ogg|ogv|mp[34]|css|js|pdf|json|ico|vtt)$", re.I)
 _SCHEME = re.compile(r"^(?:[a-z][a-z0-9+.-]*:|//)", re.I)
 _MAX_REDIRECTS = 10
+_LINKS_REMEMBERED = 16_384
+_SHORT_LINK = 200
+"""Characters; longer links are rare, and not worth the memory."""
 _POOL = 200
 """Titles asked for per prefix when looking for the nearest ones."""
 
@@ -56,6 +60,8 @@ class Zim:
         self._site = Site()
         self.name = self._metadata("Name") or self._path.stem
         self._edition = self._metadata("Date") or str(self._archive.uuid)
+        # The articles of a field link to one another and to the same few others, and libzim is slow to find nothing.
+        self._linked = lru_cache(maxsize=_LINKS_REMEMBERED)(self._title_at)
         self._closed = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="zim")
 
@@ -64,6 +70,7 @@ class Zim:
         await asyncio.to_thread(self._thread.shutdown)
         if not self._closed:
             self._closed = True
+            self._linked.cache_clear()
             del self._archive  # libzim closes the file with its last reference
 
     async def fetch(self, titles: Sequence[str]) -> Fetched:
@@ -136,7 +143,7 @@ class Zim:
                 skipped |= dict.fromkeys(asked_as[path], page)
             else:
                 names = tuple(name for name in asked_as[path] if name != page.title)
-                read.append(replace(page, redirected_from=names))
+                read.append(replace(page, redirected_from=names) if names else page)
         return Fetched(tuple(read), tuple(missing), skipped)
 
     def _entry(self, title: str) -> Entry | None:
@@ -164,7 +171,7 @@ class Zim:
             return f"not an article: {entry.path} is {item.mimetype}"
         if item.size > self._max_page_bytes:
             return f"too large: {item.size} bytes, at most {self._max_page_bytes} are read"
-        rendered = read_html(bytes(item.content).decode("utf-8", "replace"), self._linked_from(entry.path))
+        rendered = read_html(bytes(item.content), self._linked_from(entry.path))
         if not rendered.sections and not rendered.links:
             return "empty: the page has no text"
         title = entry.title if entry.title != entry.path else rendered.title or entry.title.replace("_", " ")
@@ -180,26 +187,34 @@ class Zim:
 
     def _linked_from(self, path: str) -> Callable[[str], str | None]:
         """Which article a link on the page at ``path`` leads to; a link to what is not in the archive leads nowhere."""
-        folder = path.split("/")[:-1]
+        folder = path[: path.rfind("/") + 1]
 
         def title_of(href: str) -> str | None:
-            target = unquote(href.partition("#")[0].partition("?")[0])
-            if not target or _SCHEME.match(href) or _MEDIA.search(target):
-                return None
-            parts = [] if target.startswith("/") else list(folder)
-            for part in target.split("/"):
-                if part == "..":
-                    del parts[-1:]
-                elif part not in (".", ""):
-                    parts.append(part)
-            for candidate in dict.fromkeys(("/".join(parts), target.lstrip("/"))):
-                if candidate and self._archive.has_entry_by_path(candidate):
-                    title = self._archive.get_entry_by_path(candidate).title
-                    title = title.replace("_", " ") if title == candidate else title
-                    return None if self._site.namespace_of(title) else title
-            return None
+            target = href.partition("#")[0].partition("?")[0]
+            return (self._linked if len(target) <= _SHORT_LINK else self._title_at)(folder, target)
 
         return title_of
+
+    def _title_at(self, folder: str, target: str) -> str | None:
+        if _SCHEME.match(target):
+            return None
+        target = unquote(target)
+        if not target or _MEDIA.search(target):
+            return None
+        parts = [] if target.startswith("/") else folder.split("/")[:-1]
+        for part in target.split("/"):
+            if part == "..":
+                del parts[-1:]
+            elif part not in (".", ""):
+                parts.append(part)
+        beside = "/".join(parts)
+        from_the_root = beside if target.startswith(".") else target.lstrip("/")
+        for candidate in (beside,) if beside == from_the_root else (beside, from_the_root):
+            if candidate and self._archive.has_entry_by_path(candidate):
+                title = self._archive.get_entry_by_path(candidate).title
+                title = title.replace("_", " ") if title == candidate else title
+                return None if self._site.namespace_of(title) else title
+        return None
 
     def _suggest(self, text: str, limit: int) -> list[str]:
         if not text or limit < 1:
