@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import time
 import uuid
 from collections.abc import Collection, Mapping
@@ -112,14 +113,18 @@ class TaskQueue:
         if idempotency_key is not None:
             digest = hashlib.sha256(f"{owner}\x1f{idempotency_key}".encode()).hexdigest()
         wanted = task_id or str(uuid.uuid4())
-        found, length, fields = await self.call(
-            "submit", wanted, kind, owner, to_json(payload), digest, IDEMPOTENCY_TTL_S * 1000
+        text = to_json(payload)
+        told = f'{to_json({"kind": kind, "owner": owner, "attempts": 0})[:-1]},"payload":{text}}}'
+        found, length, known = await self.call(
+            "submit", wanted, kind, owner, text, told, digest, IDEMPOTENCY_TTL_S * 1000
         )
         if not found:
             raise UnknownTask(f"task id {wanted} is taken; leave it out, or choose another")
         if length > max_length(keys.TASKS_STREAM):
             self._full = True
-        return Task.from_words(fields)
+        if isinstance(known, list):
+            return Task.from_words(known)
+        return Task.submitted(wanted, kind, owner, json.loads(text), int(known))
 
     async def get(self, task_id: str) -> Task:
         """The task with this id.
@@ -223,27 +228,36 @@ class TaskQueue:
             await self._redis.xread({keys.TASKS_STREAM: last_id}, count=1, block=max(wait_ms, 1))
 
     async def _claimed(self, worker: str, kinds: Collection[str]) -> Lease | tuple[str, int]:
-        call = asyncio.ensure_future(
-            self.call("claim", worker, int(self.lease_s * 1000), self.max_attempts, *sorted(kinds))
-        )
-        cancelled: asyncio.CancelledError | None = None
+        lease, reply = await self.hand_out("claim", worker, kinds)
+        return lease or (reply[1].decode(), int(reply[2]))
+
+    async def hand_out(
+        self, script: str, worker: str, kinds: Collection[str], *values: str | int
+    ) -> tuple[Lease | None, Any]:
+        """Run a script that may hand out a task, and pass on what else it tells; for ``Lease``.
+
+        Whoever is cancelled meanwhile gives the task back, rather than let the lease run out.
+        """
+        terms = (worker, int(self.lease_s * 1000), self.max_attempts, *sorted(kinds))
+        asked = time.monotonic()
+        call = asyncio.ensure_future(self.call(script, *values, *terms))
         try:
-            await asyncio.wait({call})
-        except asyncio.CancelledError as error:
-            # The server may have given us a task already: give it back, rather than let the lease run out.
-            cancelled = error
-            await asyncio.wait({call})
-        found, token, rest = call.result()
-        if not found:
-            if cancelled is not None:
-                raise cancelled
-            return token.decode(), int(rest)
-        task = Task.from_words(rest)
-        lease = Lease(self, task, worker, int(token))
-        if cancelled is not None:
-            await lease.release()
-            raise cancelled
-        return lease
+            reply = await asyncio.shield(call)
+        except asyncio.CancelledError:
+            if not call.done():
+                await asyncio.wait({call})
+            if not call.cancelled() and call.exception() is None:
+                lease = self._lease(worker, call.result(), asked)
+                if lease is not None:
+                    await lease.release()
+            raise
+        return self._lease(worker, reply, asked), reply
+
+    def _lease(self, worker: str, reply: Any, asked: float) -> Lease | None:
+        if not isinstance(reply, list) or reply[0] != 1:
+            return None
+        _, fence, values = reply
+        return Lease(self, Task.from_values(values), worker, int(fence), asked)
 
     async def leave(self, worker: str) -> None:
         """Forget a worker that stops, and those that held nothing for an hour, so that names do not pile up."""
@@ -296,8 +310,13 @@ class TaskQueue:
             raise UnknownTask(f"no task {task_id}; `lumina tasks list` or GET /tasks lists yours")
         return await self.get(task_id)
 
+    @property
+    def is_tidy_due(self) -> bool:
+        """Whether the next ``claim`` trims the streams and forgets old tasks."""
+        return time.monotonic() >= self._next_tidy
+
     async def _tidy(self) -> None:
-        if time.monotonic() >= self._next_tidy:
+        if self.is_tidy_due:
             self._next_tidy = time.monotonic() + TIDY_EVERY_S
             await self._streams.trim()
             await self.prune()
