@@ -42,6 +42,7 @@ local function park(id, kind, entry, side)
 end
 
 -- No lease and no wait is this long: the server's clock was set back since, and nobody must wait for the difference.
+-- Only CLAIM looks for it; every process that runs tasks calls that now and then, however busy it is.
 local function pull_in(lease_ms)
   local far = text(now + math.max(120000, 2 * lease_ms))
   for line, from_now in pairs({leases = lease_ms, delayed = 0}) do
@@ -71,7 +72,8 @@ local function collect(most)
   end
 end
 
--- {1, fence, values of the task} or {0}. The commonest call of all: what is known is not asked for again.
+-- {1, fence, values}, or {0} when there is none, or {0, '', 1} after a hundred entries that led to none. The commonest
+-- call of all: what is known is not asked for again.
 local function claim(worker, lease_ms, most, kinds)
   collect(most)
   local function look(id) return redis.call('HMGET', task(id), FIELDS) end
@@ -154,8 +156,8 @@ for i = 1, #info, 2 do if info[i] == 'last-generated-id' then last = info[i + 1]
 return {0, last, due > 0 and math.max(due - now, 1) or 0}
 """
 )
-"""ARGV: worker, lease in ms, most attempts, kinds. Returns {1, fence, values}, the values in the order of ``FIELDS``, or
-{0, last id, ms until a lease or a delay ends (0: there is none)}; an empty last id asks to be called again at once."""
+"""ARGV: worker, lease in ms, most attempts, kinds. Returns {1, fence, values of ``FIELDS``}, or {0, last id, ms until a
+lease or a delay ends (0: there is none)}; an empty last id asks to be called again at once."""
 
 RENEW = (
     _COMMON

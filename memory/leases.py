@@ -217,4 +217,7 @@ def to_json(value: Any) -> str:
         ValueError: NaN or infinity.
         TypeError: not a JSON value.
     """
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return _ENCODER.encode(value)
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)

@@ -92,8 +92,8 @@ end
 return {id, redis.call('XLEN', TASKS), at}
 """
 )
-"""ARGV: id, kind, owner, payload (JSON), the event's data (JSON), idempotency digest or '', its life in ms. Returns {id or
-'' for one that another owner has, length of the stream or 0, fields of a task that was there or else the time}."""
+"""ARGV: id, kind, owner, payload (JSON), the event's data (JSON), idempotency digest or '', its life in ms. Returns
+{id, or '' for one that another owner has; length of the stream or 0; fields of a task that was there, or else now}."""
 
 CANCEL = (
     COMMON

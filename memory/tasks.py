@@ -10,16 +10,17 @@ them on, each exactly once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import time
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, get_args
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
-from redis.exceptions import ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from memory import keys, lease_scripts, task_scripts
 from memory.leases import Lease, LeaseLost, TaskCancelled, hold, to_json
@@ -114,7 +115,7 @@ class TaskQueue:
             digest = hashlib.sha256(f"{owner}\x1f{idempotency_key}".encode()).hexdigest()
         wanted = task_id or str(uuid.uuid4())
         text = to_json(payload)
-        told = f'{to_json({"kind": kind, "owner": owner, "attempts": 0})[:-1]},"payload":{text}}}'
+        told = f'{{"kind":{to_json(kind)},"owner":{to_json(owner)},"attempts":0,"payload":{text}}}'
         found, length, known = await self.call(
             "submit", wanted, kind, owner, text, told, digest, IDEMPOTENCY_TTL_S * 1000
         )
@@ -215,10 +216,10 @@ class TaskQueue:
         deadline = time.monotonic() + block_ms / 1000
         while True:
             await self._tidy()
-            reply = await self._claimed(worker, kinds)
-            if isinstance(reply, Lease):
-                return reply
-            last_id, due_ms = reply
+            lease, reply = await self.hand_out("claim", worker, kinds)
+            if lease is not None:
+                return lease
+            _, last_id, due_ms = reply
             left_ms = int((deadline - time.monotonic()) * 1000)
             if not last_id:
                 continue
@@ -227,10 +228,6 @@ class TaskQueue:
             wait_ms = min(left_ms, LONGEST_BLOCK_MS, due_ms or LONGEST_BLOCK_MS)
             await self._redis.xread({keys.TASKS_STREAM: last_id}, count=1, block=max(wait_ms, 1))
 
-    async def _claimed(self, worker: str, kinds: Collection[str]) -> Lease | tuple[str, int]:
-        lease, reply = await self.hand_out("claim", worker, kinds)
-        return lease or (reply[1].decode(), int(reply[2]))
-
     async def hand_out(
         self, script: str, worker: str, kinds: Collection[str], *values: str | int
     ) -> tuple[Lease | None, Any]:
@@ -238,9 +235,10 @@ class TaskQueue:
 
         Whoever is cancelled meanwhile gives the task back, rather than let the lease run out.
         """
-        terms = (worker, int(self.lease_s * 1000), self.max_attempts, *sorted(kinds))
         asked = time.monotonic()
-        call = asyncio.ensure_future(self.call(script, *values, *terms))
+        call = asyncio.ensure_future(
+            self.call(script, *values, worker, int(self.lease_s * 1000), self.max_attempts, *sorted(kinds))
+        )
         try:
             reply = await asyncio.shield(call)
         except asyncio.CancelledError:
@@ -249,7 +247,8 @@ class TaskQueue:
             if not call.cancelled() and call.exception() is None:
                 lease = self._lease(worker, call.result(), asked)
                 if lease is not None:
-                    await lease.release()
+                    with contextlib.suppress(LeaseLost, TaskCancelled, RedisError, OSError):
+                        await lease.release()
             raise
         return self._lease(worker, reply, asked), reply
 
@@ -274,15 +273,24 @@ class TaskQueue:
     async def call(self, script: str, *values: str | int) -> Any:
         """Run one script of the queue by name and pass on what it tells; for ``Lease``."""
         try:
-            reply = await self._scripts[script](self._keys, values)
+            reply = await self._run(script, values)
         except ResponseError as error:
             if "NOGROUP" not in str(error) and "no such key" not in str(error):
                 raise
             await self.setup()
-            reply = await self._scripts[script](self._keys, values)
+            reply = await self._run(script, values)
         if self._outboxes:
             await self.relay()
         return reply
+
+    async def _run(self, name: str, values: Sequence[str | int]) -> Any:
+        """As redis-py's ``Script`` does, whose own way takes a tenth of the time of a submission."""
+        script = self._scripts[name]
+        words = (script.sha, len(self._keys), *self._keys, *values)
+        try:
+            return await self._redis.execute_command("EVALSHA", *words)  # type: ignore[no-untyped-call]  # redis-py's
+        except NoScriptError:
+            return await script(self._keys, values)
 
     async def relay(self) -> int:
         """On a cluster, move events from the outboxes to their streams; returns how many were there.

@@ -1,0 +1,109 @@
+"""Workers that take one task after another, and are told to stop in the middle."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import pytest
+
+from graphs.runs import Runner
+from graphs.tasks import TaskKind, run_task, take_tasks
+from memory import keys
+from memory.leases import Lease
+from memory.streams import Event
+from memory.tasks import TaskQueue
+
+Lumina = Callable[..., AbstractAsyncContextManager[Runner]]
+QUICK = ["quick"]
+
+
+async def ends(redis: Any) -> Counter[str]:
+    """How often each task was told to have ended."""
+    told = [Event.from_fields(fields) for _, fields in await redis.xrange(keys.GRAPH_STREAM)]
+    return Counter(event.task_id for event in told if event.type == "task.complete")
+
+
+async def test_a_worker_that_stops_among_quick_tasks_leaves_all_of_them_complete_or_untouched(lumina: Lumina) -> None:
+    """And one that runs fewer at a time goes on where it stopped."""
+    ran: Counter[str] = Counter()
+    stop = asyncio.Event()
+    wanted = 40
+
+    async def quick(runner: Runner, lease: Lease) -> dict[str, Any]:
+        await asyncio.sleep(0)
+        ran[lease.task.id] += 1
+        if len(ran) == wanted:
+            stop.set()
+        return {}
+
+    async with lumina() as runner:
+        redis = runner.context.redis
+        queue, registry = TaskQueue(redis), {"quick": TaskKind(quick)}
+        tasks = await asyncio.gather(*(queue.submit("quick", {}, owner="ada") for _ in range(120)))
+        await take_tasks(runner, queue, QUICK, concurrency=4, stop=stop, registry=registry)
+        counts = await queue.counts()
+        assert counts["complete"] + counts["queued"] == len(tasks)
+        assert 30 < counts["complete"] < 80
+        left = (await queue.list(status="queued", limit=len(tasks))).tasks
+        assert {task.attempts for task in left} == {0}
+        assert await queue.leases() == 0
+        assert (await redis.xpending(keys.TASKS_STREAM, keys.WORKERS_GROUP))["pending"] == 0
+
+        stop, wanted = asyncio.Event(), len(tasks)
+        async with asyncio.timeout(60):
+            await take_tasks(runner, queue, QUICK, concurrency=1, stop=stop, registry=registry)
+            while left := (await queue.list(status="queued")).tasks:  # the one that ran when it was told to stop
+                lease = await queue.claim("last", QUICK)
+                assert lease is not None
+                await run_task(runner, lease, registry)
+        assert await ends(redis) == {task.id: 1 for task in tasks}
+        assert (await queue.counts())["complete"] == len(tasks)
+
+
+@pytest.mark.parametrize("is_renewed", [False, True])
+async def test_a_run_cancelled_at_any_moment_of_its_end_keeps_nothing_in_hand(lumina: Lumina, is_renewed: bool) -> None:
+    """With ``is_renewed`` it lasts until its heartbeat beats, which has to be stopped before the next task begins."""
+    async with lumina() as runner:
+        redis = runner.context.redis
+        queue = TaskQueue(redis, lease_s=3.0)
+        cancelled = 0
+
+        async def score(task_id: str) -> float:
+            return float(await redis.zscore(f"{keys.TASKS_ROOT}leases", task_id) or 0)
+
+        async def cancel_after(turns: int) -> None:
+            nonlocal cancelled
+            ending = asyncio.Event()
+
+            async def quick(runner: Runner, lease: Lease) -> dict[str, Any]:
+                taken = await score(lease.task.id)
+                while is_renewed and await score(lease.task.id) == taken:
+                    await asyncio.sleep(0.02)
+                ending.set()
+                return {}
+
+            lease = await queue.claim(f"worker-{turns}", QUICK)
+            assert lease is not None
+            run = asyncio.create_task(run_task(runner, lease, {"quick": TaskKind(quick)}, QUICK))
+            await ending.wait()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if run.cancel():
+                cancelled += 1
+            taken = await asyncio.gather(run, return_exceptions=True)
+            if isinstance(taken[0], Lease):
+                await taken[0].release()
+
+        count = 24
+        await asyncio.gather(*(queue.submit("quick", {}, owner="ada") for _ in range(2 * count)))
+        for begin in range(0, count, 12):  # some at a time, for each needs connections
+            await asyncio.gather(*(cancel_after(turns) for turns in range(begin, begin + 12)))
+        tasks = (await queue.list(limit=2 * count)).tasks
+        assert Counter((task.status, task.attempts) for task in tasks).keys() == {("complete", 1), ("queued", 0)}
+        assert cancelled >= 10
+        assert await queue.leases() == 0
+        assert set((await ends(redis)).values()) == {1}
