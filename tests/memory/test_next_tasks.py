@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -154,3 +157,33 @@ async def test_a_busy_worker_comes_by_the_claim_that_tidies_up(redis: Redis, que
     assert await due.complete_and_claim({}, KINDS) is None
     assert (await queue.get(lease.task.id)).status == "complete"
     assert (await queue.get(waiting.id)).status == "queued"
+
+
+KILLED = """
+import asyncio, os, signal, sys
+from redis.asyncio import Redis
+from memory.tasks import TaskQueue
+
+async def main():
+    queue = TaskQueue(Redis.from_url(sys.argv[1]), lease_s=0.3)
+    lease = await queue.claim("victim", ["crawl"], block_ms=5000)
+    following = await lease.complete_and_claim("done", ["crawl"])
+    print(following.task.id, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_worker_killed_with_9_loses_only_what_it_had_taken_along(
+    redis: Redis, redis_url: str, queue: TaskQueue
+) -> None:
+    ended, taken = await submit(queue), await submit(queue)
+    command = [sys.executable, "-c", KILLED, redis_url]
+    killed = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=30)
+    assert (killed.returncode, killed.stdout.strip()) == (-signal.SIGKILL, taken.id)
+    heir = await eventually_claim(queue, "heir")
+    assert (heir.task.id, heir.task.attempts) == (taken.id, 2)
+    await heir.complete()
+    assert (await queue.get(ended.id)).result == "done"
+    assert await queue.claim("heir", KINDS) is None
