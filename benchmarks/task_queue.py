@@ -2,7 +2,8 @@
 
 *Lumina*: ``TaskQueue`` with heartbeats, fencing, events and dead letters on; a worker takes the next task with the step
 that ends the one before, as ``lumina worker`` does. *Limit*: XADD, XREADGROUP of one entry and XACK. *Peers*:
-taskiq-redis on its stream broker, arq; each in a process of its own, after ``make bench-peers``. All have sixteen submitters, then sixteen workers in one process, and the same server over its unix socket.
+taskiq-redis on its stream broker, arq; each in a process of its own, after ``make bench-peers``. All have sixteen
+submitters, then sixteen workers in one process, and the same server over its unix socket.
 """
 
 from __future__ import annotations
