@@ -261,7 +261,7 @@ async def _take(
     registry: Mapping[str, TaskKind],
 ) -> None:
     following: Lease | None = None
-    while following is not None or not stop.is_set():  # who holds a task when it is to stop is cancelled, as in a run
+    while following is not None or not stop.is_set():  # with one in hand, a cancellation stops it
         try:
             lease, following = following or await queue.claim(worker, kinds, block_ms=CLAIM_BLOCK_MS), None
             if lease is not None:
