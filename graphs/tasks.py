@@ -7,7 +7,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -260,42 +260,52 @@ async def _take(
     stop: asyncio.Event,
     registry: Mapping[str, TaskKind],
 ) -> None:
-    while not stop.is_set():
+    following: Lease | None = None
+    while following is not None or not stop.is_set():  # with one in hand, a cancellation stops it
         try:
-            lease = await queue.claim(worker, kinds, block_ms=CLAIM_BLOCK_MS)
+            lease, following = following or await queue.claim(worker, kinds, block_ms=CLAIM_BLOCK_MS), None
             if lease is not None:
-                await run_task(runner, lease, registry)
+                following = await run_task(runner, lease, registry, kinds)
         except (RedisError, OSError) as error:
             # A task that was running is taken up again, from its checkpoint, when its lease has run out.
             logger.warning("{}: Redis does not answer ({}); trying again", worker, error)
             await asyncio.sleep(RETRY_AFTER_S)
 
 
-async def run_task(runner: Runner, lease: Lease, registry: Mapping[str, TaskKind] = KINDS) -> None:
+async def run_task(
+    runner: Runner, lease: Lease, registry: Mapping[str, TaskKind] = KINDS, then: Collection[str] = ()
+) -> Lease | None:
     """Run one claimed task to its end, and say in the queue how it ended.
+
+    Returns:
+        The next task of the kinds ``then``, if one was taken in the same step as the end was told. A run that is
+        cancelled hands back what it holds.
 
     Raises:
         RedisError: the queue could not be told; the lease runs out by itself.
     """
     with logger.contextualize(task_id=lease.task.id, owner=lease.task.owner):
-        await _run_task(runner, lease, registry)
+        return await _run_task(runner, lease, registry, then)
 
 
-async def _run_task(runner: Runner, lease: Lease, registry: Mapping[str, TaskKind]) -> None:
+async def _run_task(
+    runner: Runner, lease: Lease, registry: Mapping[str, TaskKind], then: Collection[str]
+) -> Lease | None:
     task, began = lease.task, time.monotonic()
     logger.debug("{} task begins, attempt {}", task.kind, task.attempts)
+    following: Lease | None = None
     fail: Callable[[], Awaitable[None]]
     try:
         async with hold(lease):
-            await lease.complete(await registry[task.kind].run(runner, lease))
+            following = await lease.complete_and_claim(await registry[task.kind].run(runner, lease), then)
         logger.info("{} task complete after {:.1f} s", task.kind, time.monotonic() - began)
-        return
+        return following
     except asyncio.CancelledError:
-        await _hand_back(lease)
+        await _hand_back(following or lease)
         raise
     except (LeaseLost, TaskCancelled) as error:
         logger.info("{}", error)
-        return
+        return following
     except RateLimited as error:
         logger.info("{} task waits {:.1f} s for the limit of {}", task.kind, error.retry_after_s, error.agent)
         fail = partial(lease.postpone, error.retry_after_s, str(error))
@@ -312,6 +322,7 @@ async def _run_task(runner: Runner, lease: Lease, registry: Mapping[str, TaskKin
         fail = partial(lease.fail, f"{type(error).__name__}: {error}")
     with contextlib.suppress(LeaseLost, TaskCancelled):
         await fail()
+    return None
 
 
 def _failing(lease: Lease, error: LuminaError, *, retry: bool = True) -> Callable[[], Awaitable[None]]:

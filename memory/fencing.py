@@ -8,29 +8,30 @@ the arrival of the write; all that is written so is idempotent.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 
 _check: ContextVar[Callable[[], Awaitable[None]] | None] = ContextVar("check", default=None)
 
 
-@contextmanager
-def fenced(check: Callable[[], Awaitable[None]]) -> Iterator[None]:
-    """Have ``check`` awaited before every write in this block, and in the tasks that are started in it.
+class Fence:
+    """Have ``check`` awaited before every write in this block, and in the tasks that are started in it."""
 
-    Args:
-        check: Raises when the right to write is lost.
-    """
-    token = _check.set(check)
-    try:
-        yield
-    finally:
-        _check.reset(token)
+    __slots__ = ("_before", "_check")
+
+    def __init__(self, check: Callable[[], Awaitable[None]]) -> None:
+        """Take what raises when the right to write is lost."""
+        self._check = check
+
+    def __enter__(self) -> None:
+        self._before = _check.set(self._check)
+
+    def __exit__(self, *_: object) -> None:
+        _check.reset(self._before)
 
 
 async def ensure_held() -> None:
-    """Raise what the check raises; outside of ``fenced`` nothing happens."""
+    """Raise what the check raises; outside of a ``Fence`` nothing happens."""
     check = _check.get()
     if check is not None:
         await check()

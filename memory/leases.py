@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import math
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Collection
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 from redis import exceptions
 
 from errors import LuminaError
-from memory.fencing import fenced
+from memory.fencing import Fence
 
 if TYPE_CHECKING:
     from memory.task_records import Task
@@ -45,7 +45,8 @@ class Lease:
     ``TaskCancelled`` instead of writing, and may be repeated after a broken connection.
     """
 
-    def __init__(self, queue: TaskQueue, task: Task, worker: str, fence: int) -> None:
+    def __init__(self, queue: TaskQueue, task: Task, worker: str, fence: int, asked: float) -> None:
+        """``asked``: the time, by ``time.monotonic``, before the queue was asked for it."""
         self.task = task
         """The task as it was when it was claimed; ``task.attempts`` counts this attempt."""
         self.worker = worker
@@ -53,7 +54,7 @@ class Lease:
         """Fencing token; give it to whatever else the task writes to."""
         self.lease_s = queue.lease_s
         self._queue = queue
-        self._renewed = time.monotonic()
+        self._renewed = asked
 
     async def ensure_held(self) -> None:
         """Renew the lease if it may have run out since the last renewal, as when the process was stopped meanwhile."""
@@ -71,6 +72,21 @@ class Lease:
     async def complete(self, result: Any = None) -> None:
         """End the task with a JSON value as its result."""
         await self._write("complete", to_json(result))
+
+    async def complete_and_claim(self, result: Any, kinds: Collection[str]) -> Lease | None:
+        """End the task with a JSON value, and take the next one of these kinds, if there is one, in the same step.
+
+        Now and then nothing is taken along, so that the worker comes by ``TaskQueue.claim``, which tidies up. Whoever
+        is cancelled meanwhile has nothing: what was taken is given back unharmed.
+        """
+        if not kinds or self._queue.is_tidy_due:
+            await self.complete(result)
+            return None
+        values = (self.task.id, self.fence, to_json(result))
+        lease, reply = await self._queue.hand_out("complete_and_claim", self.worker, kinds, *values)
+        if lease is None:
+            self._ensure_accepted("complete_and_claim", reply)
+        return lease
 
     async def fail(self, error: str, *, retry: bool = True) -> None:
         """Give the task back after a failure.
@@ -100,7 +116,10 @@ class Lease:
 
     async def _write(self, script: str, *values: str | int) -> None:
         asked = time.monotonic()
-        reply: bytes = await self._queue.call(script, self.task.id, self.fence, *values)
+        self._ensure_accepted(script, await self._queue.call(script, self.task.id, self.fence, *values))
+        self._renewed = asked
+
+    def _ensure_accepted(self, script: str, reply: bytes) -> None:
         if reply == b"cancelled":
             raise TaskCancelled(f"task {self.task.id} was cancelled; {script} by {self.worker} was refused")
         if reply:
@@ -108,11 +127,9 @@ class Lease:
                 f"task {self.task.id} is no longer held by {self.worker} with token {self.fence} "
                 f"({reply.decode()}); {script} was refused"
             )
-        self._renewed = asked
 
 
-@contextlib.asynccontextmanager
-async def hold(lease: Lease) -> AsyncIterator[Lease]:
+def hold(lease: Lease) -> AbstractAsyncContextManager[Lease]:
     """Renew a lease while the body runs, and stop the body when the task is no longer its own.
 
     What the body writes to streams, checkpoints and the library is fenced too; see ``memory.fencing``.
@@ -121,49 +138,76 @@ async def hold(lease: Lease) -> AsyncIterator[Lease]:
         LeaseLost: the lease went to another, or could not be renewed before it ran out; the body was cancelled.
         TaskCancelled: the task was cancelled, and so was the body.
     """
-    body = asyncio.current_task()
-    assert body is not None, "hold() needs a running task"
-    cancelling = body.cancelling()
-    reason: LuminaError | None = None
-    ended = asyncio.Event()
+    return _Hold(lease)
 
-    async def keep() -> None:
-        nonlocal reason
-        interval_s = min(RENEW_EVERY_S, lease.lease_s / 3)
-        renewed = time.monotonic()
-        while not ended.is_set():  # a cancellation may be swallowed by the client (python/cpython#86296)
-            await asyncio.sleep(interval_s)
-            asked = time.monotonic()
-            lost: LuminaError | None = None
-            try:
-                async with asyncio.timeout(max(renewed + lease.lease_s - asked, 0.001)):
-                    await lease.renew()
-                renewed = asked
-            except (LeaseLost, TaskCancelled) as error:
-                lost = error
-            except (exceptions.RedisError, OSError, TimeoutError) as error:
-                logger.warning("task {}: lease not renewed: {}", lease.task.id, error)
-                if time.monotonic() - renewed >= lease.lease_s:
-                    lost = LeaseLost(f"task {lease.task.id}: no renewal for {lease.lease_s:.0f} s: {error}")
-            if lost is not None and not ended.is_set():
-                reason = lost
-                body.cancel()
-                return
 
-    keeper = asyncio.create_task(keep())
-    try:
+class _Hold:
+    """A body that is over before the first renewal is due costs a timer, and no task of asyncio's."""
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+        self._interval_s = min(RENEW_EVERY_S, lease.lease_s / 3)
+        self._fence = Fence(lease.ensure_held)
+        self._keeper: asyncio.Task[None] | None = None
+        self._reason: LuminaError | None = None
+        self._ended = False
+
+    async def __aenter__(self) -> Lease:
+        body = asyncio.current_task()
+        assert body is not None, "hold() needs a running task"
+        self._body, self._cancelling = body, body.cancelling()
+        self._renewed = time.monotonic()
+        self._timer = asyncio.get_running_loop().call_later(self._interval_s, self._begin)
+        self._fence.__enter__()
+        return self._lease
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self._fence.__exit__()
+        self._ended = True
+        self._timer.cancel()
         try:
-            with fenced(lease.ensure_held):
-                yield lease
-        finally:
-            ended.set()
-            keeper.cancel()
-            await asyncio.wait({keeper})
-    except asyncio.CancelledError:
-        # Ours only if nobody else cancelled the task as well (the rule of asyncio.timeout).
-        if reason is None or body.uncancel() > cancelling:
+            if self._keeper is not None:
+                self._keeper.cancel()
+                await asyncio.wait({self._keeper})
+        except asyncio.CancelledError:
+            self._raise_reason()
             raise
-        raise reason from None
+        if isinstance(error, asyncio.CancelledError):
+            self._raise_reason()
+
+    def _raise_reason(self) -> None:
+        """Instead of a cancellation that is ours, unless somebody else cancelled too (the rule of asyncio.timeout)."""
+        if self._reason is not None and self._body.uncancel() <= self._cancelling:
+            raise self._reason from None
+
+    def _begin(self) -> None:
+        self._keeper = asyncio.get_running_loop().create_task(self._keep())
+
+    async def _keep(self) -> None:
+        while not self._ended:  # a cancellation may be swallowed by the client (python/cpython#86296)
+            lost = await self._renew()
+            if self._ended:
+                return
+            if lost is not None:
+                self._reason = lost
+                self._body.cancel()
+                return
+            await asyncio.sleep(self._interval_s)
+
+    async def _renew(self) -> LuminaError | None:
+        """Why the task is no longer the body's."""
+        lease, asked = self._lease, time.monotonic()
+        try:
+            async with asyncio.timeout(max(self._renewed + lease.lease_s - asked, 0.001)):
+                await lease.renew()
+            self._renewed = asked
+        except (LeaseLost, TaskCancelled) as error:
+            return error
+        except (exceptions.RedisError, OSError, TimeoutError) as error:
+            logger.warning("task {}: lease not renewed: {}", lease.task.id, error)
+            if time.monotonic() - self._renewed >= lease.lease_s:
+                return LeaseLost(f"task {lease.task.id}: no renewal for {lease.lease_s:.0f} s: {error}")
+        return None
 
 
 def to_json(value: Any) -> str:
@@ -173,4 +217,7 @@ def to_json(value: Any) -> str:
         ValueError: NaN or infinity.
         TypeError: not a JSON value.
     """
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return _ENCODER.encode(value)
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)

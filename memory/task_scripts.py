@@ -11,13 +11,14 @@ local root = '{' .. TASKS .. '}:'
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 local function text(number) return string.format('%.0f', number) end
+local at = text(now)
 local function task(id) return root .. 'task:' .. id end
 
 -- One event about a task. extra: JSON members, already encoded.
 local function tell(stream, type, id, kind, owner, attempts, worker, extra)
   local data = cjson.encode({kind = kind, owner = owner, attempts = tonumber(attempts)})
   if extra then data = string.sub(data, 1, -2) .. ',' .. extra .. '}' end
-  return redis.call('XADD', stream, '*', 'type', type, 'ts', text(now), 'agent', worker or '', 'task_id', id,
+  return redis.call('XADD', stream, '*', 'type', type, 'ts', at, 'agent', worker or '', 'task_id', id,
     'data', data)
 end
 
@@ -30,7 +31,7 @@ local function move(id, status)
   local f = redis.call('HMGET', task(id), 'status', 'seq')
   if f[1] then redis.call('ZREM', root .. 'status:' .. f[1], id) end
   redis.call('ZADD', root .. 'status:' .. status, f[2], id)
-  redis.call('HSET', task(id), 'status', status, 'updated_ms', text(now))
+  redis.call('HSET', task(id), 'status', status, 'updated_ms', at)
 end
 
 -- The entry on the task stream is done with; no lease, no place in any line.
@@ -43,8 +44,8 @@ end
 
 local function finish(id, status)
   settle(id)
-  redis.call('HSET', task(id), 'finished_ms', text(now))
-  redis.call('ZADD', root .. 'finished', text(now), id)
+  redis.call('HSET', task(id), 'finished_ms', at)
+  redis.call('ZADD', root .. 'finished', at, id)
   move(id, status)
 end
 
@@ -66,7 +67,7 @@ end
 SUBMIT = (
     COMMON
     + """
-local id, kind, owner, payload, key, keep_ms = unpack(ARGV)
+local id, kind, owner, payload, data, key, keep_ms = unpack(ARGV)
 if key ~= '' then
   local known = redis.call('GET', root .. 'idem:' .. key)
   local fields = known and redis.call('HGETALL', task(known)) or {}
@@ -77,26 +78,22 @@ if holder then
   if holder ~= owner then return {'', 0, {}} end
   return {id, 0, redis.call('HGETALL', task(id))}
 end
-local seq = redis.call('INCR', root .. 'seq')
+local seq = text(redis.call('INCR', root .. 'seq'))
 redis.call('ZADD', root .. 'owner:' .. owner, seq, id)
 redis.call('ZADD', root .. 'all', seq, id)
 redis.call('ZADD', root .. 'status:queued', seq, id)
-local data = cjson.encode({kind = kind, owner = owner, attempts = 0})
-local entry = redis.call('XADD', TASKS, '*', 'type', 'task.submit', 'ts', text(now), 'agent', '', 'task_id', id,
-  'data', string.sub(data, 1, -2) .. ',"payload":' .. payload .. '}')
-local fields = {'id', id, 'kind', kind, 'owner', owner, 'payload', payload, 'attempts', '0', 'fence', '0',
-  'seq', text(seq), 'created_ms', text(now), 'updated_ms', text(now), 'status', 'queued', 'entry', entry}
+local entry = redis.call('XADD', TASKS, '*', 'type', 'task.submit', 'ts', at, 'agent', '', 'task_id', id, 'data', data)
+redis.call('HSET', task(id), 'id', id, 'kind', kind, 'owner', owner, 'payload', payload, 'attempts', '0', 'fence', '0',
+  'seq', seq, 'created_ms', at, 'updated_ms', at, 'status', 'queued', 'entry', entry)
 if key ~= '' then
   redis.call('SET', root .. 'idem:' .. key, id, 'PX', keep_ms)
-  fields[#fields + 1] = 'idem'
-  fields[#fields + 1] = key
+  redis.call('HSET', task(id), 'idem', key)
 end
-redis.call('HSET', task(id), unpack(fields))
-return {id, redis.call('XLEN', TASKS), fields}
+return {id, redis.call('XLEN', TASKS), at}
 """
 )
-"""ARGV: id, kind, owner, payload, idempotency digest or '', its life in ms. Returns {id or '' for one that another
-owner has, length of the stream or 0, fields}."""
+"""ARGV: id, kind, owner, payload (JSON), the event's data (JSON), idempotency digest or '', its life in ms. Returns
+{id, or '' for one that another owner has; length of the stream or 0; fields of a task that was there, or else now}."""
 
 CANCEL = (
     COMMON

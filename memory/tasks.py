@@ -10,15 +10,17 @@ them on, each exactly once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import json
 import time
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, get_args
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
-from redis.exceptions import ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from memory import keys, lease_scripts, task_scripts
 from memory.leases import Lease, LeaseLost, TaskCancelled, hold, to_json
@@ -112,14 +114,18 @@ class TaskQueue:
         if idempotency_key is not None:
             digest = hashlib.sha256(f"{owner}\x1f{idempotency_key}".encode()).hexdigest()
         wanted = task_id or str(uuid.uuid4())
-        found, length, fields = await self.call(
-            "submit", wanted, kind, owner, to_json(payload), digest, IDEMPOTENCY_TTL_S * 1000
+        text = to_json(payload)
+        told = f'{{"kind":{to_json(kind)},"owner":{to_json(owner)},"attempts":0,"payload":{text}}}'
+        found, length, known = await self.call(
+            "submit", wanted, kind, owner, text, told, digest, IDEMPOTENCY_TTL_S * 1000
         )
         if not found:
             raise UnknownTask(f"task id {wanted} is taken; leave it out, or choose another")
         if length > max_length(keys.TASKS_STREAM):
             self._full = True
-        return Task.from_words(fields)
+        if isinstance(known, list):
+            return Task.from_words(known)
+        return Task.submitted(wanted, kind, owner, json.loads(text), int(known))
 
     async def get(self, task_id: str) -> Task:
         """The task with this id.
@@ -210,10 +216,10 @@ class TaskQueue:
         deadline = time.monotonic() + block_ms / 1000
         while True:
             await self._tidy()
-            reply = await self._claimed(worker, kinds)
-            if isinstance(reply, Lease):
-                return reply
-            last_id, due_ms = reply
+            lease, reply = await self.hand_out("claim", worker, kinds)
+            if lease is not None:
+                return lease
+            _, last_id, due_ms = reply
             left_ms = int((deadline - time.monotonic()) * 1000)
             if not last_id:
                 continue
@@ -222,28 +228,35 @@ class TaskQueue:
             wait_ms = min(left_ms, LONGEST_BLOCK_MS, due_ms or LONGEST_BLOCK_MS)
             await self._redis.xread({keys.TASKS_STREAM: last_id}, count=1, block=max(wait_ms, 1))
 
-    async def _claimed(self, worker: str, kinds: Collection[str]) -> Lease | tuple[str, int]:
+    async def hand_out(
+        self, script: str, worker: str, kinds: Collection[str], *values: str | int
+    ) -> tuple[Lease | None, Any]:
+        """Run a script that may hand out a task, and pass on what else it tells; for ``Lease``.
+
+        Whoever is cancelled meanwhile gives the task back, rather than let the lease run out.
+        """
+        asked = time.monotonic()
         call = asyncio.ensure_future(
-            self.call("claim", worker, int(self.lease_s * 1000), self.max_attempts, *sorted(kinds))
+            self.call(script, *values, worker, int(self.lease_s * 1000), self.max_attempts, *sorted(kinds))
         )
-        cancelled: asyncio.CancelledError | None = None
         try:
-            await asyncio.wait({call})
-        except asyncio.CancelledError as error:
-            # The server may have given us a task already: give it back, rather than let the lease run out.
-            cancelled = error
-            await asyncio.wait({call})
-        found, token, rest = call.result()
-        if not found:
-            if cancelled is not None:
-                raise cancelled
-            return token.decode(), int(rest)
-        task = Task.from_words(rest)
-        lease = Lease(self, task, worker, int(token))
-        if cancelled is not None:
-            await lease.release()
-            raise cancelled
-        return lease
+            reply = await asyncio.shield(call)
+        except asyncio.CancelledError:
+            if not call.done():
+                await asyncio.wait({call})
+            if not call.cancelled() and call.exception() is None:
+                lease = self._lease(worker, call.result(), asked)
+                if lease is not None:
+                    with contextlib.suppress(LeaseLost, TaskCancelled, RedisError, OSError):
+                        await lease.release()
+            raise
+        return self._lease(worker, reply, asked), reply
+
+    def _lease(self, worker: str, reply: Any, asked: float) -> Lease | None:
+        if not isinstance(reply, list) or reply[0] != 1:
+            return None
+        _, fence, values = reply
+        return Lease(self, Task.from_values(values), worker, int(fence), asked)
 
     async def leave(self, worker: str) -> None:
         """Forget a worker that stops, and those that held nothing for an hour, so that names do not pile up."""
@@ -260,15 +273,24 @@ class TaskQueue:
     async def call(self, script: str, *values: str | int) -> Any:
         """Run one script of the queue by name and pass on what it tells; for ``Lease``."""
         try:
-            reply = await self._scripts[script](self._keys, values)
+            reply = await self._run(script, values)
         except ResponseError as error:
             if "NOGROUP" not in str(error) and "no such key" not in str(error):
                 raise
             await self.setup()
-            reply = await self._scripts[script](self._keys, values)
+            reply = await self._run(script, values)
         if self._outboxes:
             await self.relay()
         return reply
+
+    async def _run(self, name: str, values: Sequence[str | int]) -> Any:
+        """As redis-py's ``Script`` does, whose own way takes a tenth of the time of a submission."""
+        script = self._scripts[name]
+        words = (script.sha, len(self._keys), *self._keys, *values)
+        try:
+            return await self._redis.execute_command("EVALSHA", *words)  # type: ignore[no-untyped-call]  # redis-py's
+        except NoScriptError:
+            return await script(self._keys, values)
 
     async def relay(self) -> int:
         """On a cluster, move events from the outboxes to their streams; returns how many were there.
@@ -296,8 +318,13 @@ class TaskQueue:
             raise UnknownTask(f"no task {task_id}; `lumina tasks list` or GET /tasks lists yours")
         return await self.get(task_id)
 
+    @property
+    def is_tidy_due(self) -> bool:
+        """Whether the next ``claim`` trims the streams and forgets old tasks."""
+        return time.monotonic() >= self._next_tidy
+
     async def _tidy(self) -> None:
-        if time.monotonic() >= self._next_tidy:
+        if self.is_tidy_due:
             self._next_tidy = time.monotonic() + TIDY_EVERY_S
             await self._streams.trim()
             await self.prune()

@@ -30,7 +30,7 @@ from memory.graph_rebuild import GraphRebuild
 from memory.redis_server import check_redis, open_redis
 from memory.streams import Delivered, Event, Streams
 from memory.subscriptions import CaughtUp, Subscription, Told
-from memory.tasks import LeaseLost, TaskQueue
+from memory.tasks import Lease, LeaseLost, TaskQueue
 
 
 @pytest.fixture(scope="module")
@@ -187,16 +187,20 @@ async def test_tasks_run_fail_move_and_end_once(engine: Any) -> None:
     assert frozen is not None
     ran: Counter[str] = Counter()
 
-    async def work(worker: str) -> None:
-        while lease := await queue.claim(worker, ["crawl"], block_ms=1500):
+    async def work(worker: str, *, take_along: bool) -> None:
+        following: Lease | None = None
+        while lease := following or await queue.claim(worker, ["crawl"], block_ms=1500):
             ran[lease.task.id] += 1
+            following = None
             if lease.task.payload == {"n": 4} or lease.task.payload == {"n": 5}:
                 await lease.fail("poison")
+            elif take_along:
+                following = await lease.complete_and_claim(lease.task.payload, ["crawl"])
             else:
                 await lease.complete(lease.task.payload)
         await queue.leave(worker)
 
-    await asyncio.gather(work("a"), work("b"))
+    await asyncio.gather(work("a", take_along=False), work("b", take_along=True))
     with pytest.raises(LeaseLost):
         await frozen.complete()
     assert sum(ran.values()) == 51

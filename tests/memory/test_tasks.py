@@ -294,6 +294,16 @@ async def test_a_claim_cancelled_on_its_way_gives_the_task_back(redis: Redis, re
     assert lease.task.attempts == 1
 
 
+async def test_a_body_that_is_soon_over_costs_no_task_of_asyncio(queue: TaskQueue) -> None:
+    await submit(queue)
+    lease = await eventually_claim(queue, "worker-1")
+    before = asyncio.all_tasks()
+    async with hold(lease):
+        assert asyncio.all_tasks() == before
+        await lease.complete()
+    assert asyncio.all_tasks() == before
+
+
 async def test_fifty_submissions_with_one_key_make_one_task(redis: Redis, queue: TaskQueue) -> None:
     tasks = await asyncio.gather(*(submit(queue, idempotency_key="order 7") for _ in range(50)))
     assert len({task.id for task in tasks}) == 1
