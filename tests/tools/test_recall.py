@@ -142,21 +142,22 @@ class OneCall:
     def __init__(self, vectors: QdrantEdgeStore) -> None:
         self._vectors = vectors
         self.searches: list[int] = []
+        self.admits_waiting = True
 
     async def search_together(
         self, searches: Sequence[Search], *, waiting: Where | None = None
     ) -> tuple[list[list[Hit]], int]:
         self.searches.append(len(searches))
-        return await self._vectors.search_together(searches, waiting=waiting)
+        found, count = await self._vectors.search_together(searches, waiting=waiting)
+        return found, count if self.admits_waiting else 0
 
 
 async def test_the_store_is_asked_once(vectors: QdrantEdgeStore) -> None:
     store = OneCall(vectors)
     recall = Recall(cast(VectorStore, store), WordEmbedder())
     assert await recall.search("How tall is the lighthouse?", owner="ada")
-    assert (await recall.search("What is an otter?", owner="ada"))[0].passage == PAGES[
-        0
-    ]  # its article is looked at too
+    found = await recall.search("What is an otter?", owner="ada")  # its article is looked at, too
+    assert found[0].passage == PAGES[0]
     assert await recall.search("What is an otter?", owner="ada", titles=["Otter"])
     assert store.searches == [2, 3, 2]
 
@@ -171,8 +172,13 @@ async def test_a_page_that_the_question_is_about_wins_a_near_tie(vectors: Qdrant
 async def test_passages_without_a_dense_vector_are_not_held_back_by_it(vectors: QdrantEdgeStore) -> None:
     distant = [record for record in await vectors.pending(100) if record.payload["title"] != "Lighthouse"]
     await vectors.set_dense([r.id for r in distant], await WordEmbedder().encode([r.text for r in distant]))
-    found = await Recall(vectors, WordEmbedder()).search("How tall is the lighthouse?", owner="ada")
+    store = OneCall(vectors)
+    recall = Recall(cast(VectorStore, store), WordEmbedder())
+    found = await recall.search("How tall is the lighthouse?", owner="ada")
     assert found[0].passage == PAGES[3]
+    store.admits_waiting = False
+    held_back = await recall.search("How tall is the lighthouse?", owner="ada")
+    assert held_back[0].score < found[0].score
 
 
 def test_scores_are_standardised_and_gaps_filled() -> None:
