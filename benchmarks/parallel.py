@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 from langchain_core.language_models import FakeListChatModel
+from loguru import logger
 from numpy.typing import NDArray
 
 from agents.spec import RunRequest
@@ -132,6 +133,7 @@ if __name__ == "__main__":
     parser.add_argument("--latency", type=float, default=0.2)
     parser.add_argument("--max-nodes", type=int, default=10)
     given = parser.parse_args()
+    logger.remove()
     collected = Figures("parallel")
     asyncio.run(compare(collected, rounds_of(given), given.latency, given.max_nodes))
     finish(collected, given)
