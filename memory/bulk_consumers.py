@@ -10,7 +10,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from errors import LuminaError
-from memory.consumers import LEASE_S, Consumer, Entries, Handler
+from memory.consumers import Consumer, Entries, Handler
 from memory.event_columns import RawEntry
 
 IN_HAND = 2
@@ -39,7 +39,6 @@ class BulkConsumer(Consumer):
         *,
         batch: int = 5_000,
         block_ms: int = 1000,
-        lease_s: float = LEASE_S,
     ) -> None:
         """Take everything; nothing is sent before ``run``.
 
@@ -53,9 +52,8 @@ class BulkConsumer(Consumer):
                 when it raises, nothing of it may have happened that the handler cannot do once more.
             batch: most entries at once.
             block_ms: how long one read waits for new entries.
-            lease_s: how long a silent member keeps what it was given.
         """
-        super().__init__(redis, stream, group, name, handler, batch=batch, block_ms=block_ms, lease_s=lease_s)
+        super().__init__(redis, stream, group, name, handler, batch=batch, block_ms=block_ms)
         self._bulk = bulk
         self._singly = asyncio.Lock()
         self._in_hand: deque[asyncio.Task[None]] = deque()
