@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import qdrant_edge as qd
 
-from memory.bm25 import SparseWeights
+from memory.bm25 import Bm25Encoder, SparseWeights
 from memory.vectors import (
     DENSE,
     METADATA_KEY,
@@ -16,7 +17,9 @@ from memory.vectors import (
     RRF_K,
     SPARSE,
     Mode,
+    Search,
     Where,
+    wanted_mode,
 )
 
 if TYPE_CHECKING:
@@ -40,7 +43,22 @@ def matching_filter(where: Where | None, embedded: bool | None = None) -> qd.Fil
     return qd.Filter(must=must or None, must_not=must_not) if must or must_not else None
 
 
-def query_request(
+def query_requests(searches: Sequence[Search], bm25: Bm25Encoder) -> list[tuple[qd.QueryRequest | None, int]]:
+    """What to ask for each search, None where there is nothing to search by, and how many hits it wants."""
+    words = {text: bm25.query(text) for text in {one.text for one in searches}}
+    requests: list[tuple[qd.QueryRequest | None, int]] = []
+    for one in searches:
+        said = words[one.text]
+        wanted = wanted_mode(bool(said.indices), one.dense, one.mode)
+        if wanted is None or one.limit < 1:
+            requests.append((None, 0))
+        else:
+            request = _query_request(said, one.dense, matching_filter(one.where), one.limit, wanted)
+            requests.append((request, one.limit))
+    return requests
+
+
+def _query_request(
     words: SparseWeights, dense: NDArray[np.float32] | None, matching: qd.Filter | None, limit: int, mode: Mode
 ) -> qd.QueryRequest:
     """One search, for ids and scores; see ``VectorStore.search``."""

@@ -1,6 +1,8 @@
 """Qdrant's engine inside this process (``qdrant-edge-py``), one folder a collection.
 
-Every call runs on one thread of its own, so that the event loop stays free and the engine sees one caller. Updates go
+The engine sees one caller at a time. Writes run on a thread of the store's own, for they wait for the disk. A search
+does so only while that thread is busy: the engine keeps Python's global lock for as long as it searches, so a thread
+would not free the event loop, and the way there and back costs as much as searching a thousand passages. Updates go
 through the engine's write-ahead log and survive ``kill -9``.
 """
 
@@ -11,9 +13,11 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,7 +26,7 @@ import qdrant_edge as qd
 from memory.bm25 import Bm25Encoder
 from memory.passages import Hit, Record, Seen
 from memory.qdrant_edge_folder import check_same, create_shard, load_shard, lock_folder
-from memory.qdrant_edge_requests import matching_filter, query_request
+from memory.qdrant_edge_requests import matching_filter, query_requests
 from memory.record_cache import RecordCache
 from memory.vectors import (
     DENSE,
@@ -42,7 +46,6 @@ from memory.vectors import (
     point_record,
     point_seen,
     ranked,
-    wanted_mode,
 )
 
 if TYPE_CHECKING:
@@ -70,6 +73,7 @@ class QdrantEdgeStore:
         self._optimize_from_points = optimize_from_points
         self._bm25 = Bm25Encoder()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"vectors-{path.name}")
+        self._busy = threading.Lock()
         self._lock_file: int | None = None
         self._shard: qd.EdgeShard | None = None
         self._records = RecordCache()
@@ -124,17 +128,17 @@ class QdrantEdgeStore:
         mode: Mode = "hybrid",
     ) -> list[Hit]:
         """See ``VectorStore.search``."""
-        requests = self._requests([Search(text, dense, where, limit, mode)])
-        [found] = await self._run(lambda: self._search(requests))
+        requests = query_requests([Search(text, dense, where, limit, mode)], self._bm25)
+        [found] = await self._run_quickly(lambda: self._search(requests))
         return found
 
     async def search_together(
         self, searches: Sequence[Search], *, waiting: Where | None = None
     ) -> tuple[list[list[Hit]], int]:
         """See ``VectorStore.search_together``."""
-        requests = self._requests(searches)
+        requests = query_requests(searches, self._bm25)
         count = qd.CountRequest(exact=True, filter=matching_filter(waiting, embedded=False))
-        return await self._run(lambda: (self._search(requests), self._open_shard.count(count)))
+        return await self._run_quickly(lambda: (self._search(requests), self._open_shard.count(count)))
 
     async def get(self, ids: Sequence[str]) -> list[Record]:
         """See ``VectorStore.get``."""
@@ -175,35 +179,42 @@ class QdrantEdgeStore:
         if self._closed:
             return
         self._closed = True
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._alone, self._close)
         self._thread.shutdown(wait=False)
 
     async def _run(self, call: Callable[[], T]) -> T:
+        """``call`` on the store's thread, after all that was given to it before."""
+        with self._explained():
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._alone, call)
+
+    async def _run_quickly(self, call: Callable[[], T]) -> T:
+        """``call`` right here if nothing else uses the engine; for what keeps Python's global lock anyway."""
+        if not self._busy.acquire(blocking=False):
+            return await self._run(call)
+        try:
+            with self._explained():
+                return call()
+        finally:
+            self._busy.release()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """The engine's errors as ``VectorStoreError``."""
         if self._closed:
             raise VectorStoreError(f"vector store {self._path} is closed: open it again with open_vectors()")
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+            yield
         except Exception as error:  # the engine raises nothing more precise
             if type(error) is not Exception:  # all else passes
                 raise
             why = f"vector store {self._path}: {error}; is the disk full or the folder damaged?"
             raise VectorStoreError(why) from error
 
-    def _requests(self, searches: Sequence[Search]) -> list[tuple[qd.QueryRequest | None, int]]:
-        """What to ask for each search, None where there is nothing to search by, and how many hits it wants."""
-        words = {text: self._bm25.query(text) for text in {one.text for one in searches}}
-        requests: list[tuple[qd.QueryRequest | None, int]] = []
-        for one in searches:
-            said = words[one.text]
-            wanted = wanted_mode(bool(said.indices), one.dense, one.mode)
-            if wanted is None or one.limit < 1:
-                requests.append((None, 0))
-            else:
-                request = query_request(said, one.dense, matching_filter(one.where), one.limit, wanted)
-                requests.append((request, one.limit))
-        return requests
+    def _alone(self, call: Callable[[], T]) -> T:
+        with self._busy:
+            return call()
 
-    # Below runs on the store's thread.
+    # Below runs with the engine to itself.
 
     @property
     def _open_shard(self) -> qd.EdgeShard:
@@ -245,7 +256,7 @@ class QdrantEdgeStore:
         found: list[list[tuple[int, float]]] = []
         for request, limit in requests:
             points: list[Any] = next(answers) if request else []
-            found.append(ranked([(point.id.int, point.score) for point in points], limit))
+            found.append(ranked(points, limit, lambda point: point.id.int))
         records = self._records.get({number for one in found for number, _ in one}, self._read)
         return [[Hit(records[number], score) for number, score in one] for one in found]
 

@@ -254,7 +254,7 @@ class QdrantServerStore:
         answers = await self._ask(self._client.query_batch_points(self._collection, requests))
         for place, answer in zip(asked, answers, strict=True):
             payloads = {str(point.id): point.payload for point in answer.points}
-            best = ranked(((str(point.id), point.score) for point in answer.points), searches[place].limit)
+            best = ranked(answer.points, searches[place].limit, lambda point: str(point.id))
             found[place] = [Hit(point_record(one, payloads[one]), score) for one, score in best]
         return found
 

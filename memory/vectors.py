@@ -7,7 +7,7 @@ dense one that follows when the embedder has come round to it. Both engines keep
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Id = TypeVar("Id", str, int)
+
+
+class HasScore(Protocol):
+    """A point as an engine gives it."""
+
+    @property
+    def score(self) -> float:
+        """Higher is better."""
+        ...
+
+
+Scored = TypeVar("Scored", bound=HasScore)
 Mode = Literal["hybrid", "dense", "sparse"]
 Where = Mapping[str, str | Sequence[str]]
 """Payload key → the value it must have, or the values of which it must have one. All keys must match."""
@@ -283,9 +295,17 @@ def wanted_mode(text_has_words: bool, dense: NDArray[np.float32] | None, mode: M
     return None if mode == "sparse" and not text_has_words else mode
 
 
-def ranked(found: Iterable[tuple[Id, float]], limit: int) -> list[tuple[Id, float]]:
-    """The best ``limit`` of (id, score), ties by id.
+def ranked(points: Sequence[Scored], limit: int, id_of: Callable[[Scored], Id]) -> list[tuple[Id, float]]:
+    """The best ``limit`` of what was found, (id, score), ties by id.
 
-    Engines leave the order of equal scores open, and fused ranks are often equal.
+    Engines leave the order of equal scores open, and fused ranks are often equal. ``id_of`` is asked for those alone
+    that can be among the best: an id costs more than a score.
     """
-    return sorted(found, key=lambda one: (-round(one[1], 5), one[0]))[:limit]
+    scores = [round(point.score, 5) for point in points]
+    least = sorted(scores, reverse=True)[limit - 1] if 0 < limit < len(scores) else None
+    best = [
+        (-score, id_of(point), point.score)
+        for point, score in zip(points, scores, strict=True)
+        if least is None or score >= least
+    ]
+    return [(one, score) for _, one, score in sorted(best)[:limit]]

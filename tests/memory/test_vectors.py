@@ -10,6 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
@@ -31,6 +32,7 @@ from memory.vectors import (
     VectorStoreMismatch,
     VectorStoreUnavailable,
     open_vectors,
+    ranked,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect in the local Qdrant:UserWarning")
@@ -294,6 +296,14 @@ async def test_text_without_words_can_be_stored_and_asked(store: VectorStore) ->
         await store.search("honey", mode="dense")
 
 
+def test_equal_scores_are_settled_by_id_at_the_cut_too() -> None:
+    points = [SimpleNamespace(id=one, score=score) for one, score in [(7, 0.5), (3, 0.9), (9, 0.1), (2, 0.5), (5, 0.5)]]
+    assert ranked(points, 2, lambda point: point.id) == [(3, 0.9), (2, 0.5)]
+    assert ranked(points, 9, lambda point: point.id) == [(3, 0.9), (2, 0.5), (5, 0.5), (7, 0.5), (9, 0.1)]
+    assert ranked(points, 0, lambda point: point.id) == []
+    assert ranked(points[:0], 2, lambda point: point.id) == []
+
+
 async def test_both_engines_give_the_same_answers(opened: Opened) -> None:
     rng = np.random.default_rng(7)
     words = [f"word{n}" for n in range(60)]
@@ -405,7 +415,17 @@ async def test_edge_builds_its_index_in_a_child_process(tmp_path: Path) -> None:
     await store.upsert(map(record, TEXTS[1:]))
     assert await store.optimize() is False
     await store.upsert(map(record, TEXTS[:1]))
-    assert await store.optimize() is True
+    built = asyncio.create_task(store.optimize())
+    turns = [0]
+    while not built.done():  # a search waits for the child, and the event loop does not wait for the search
+        searched = asyncio.create_task(store.search("honey"))
+        turns.append(0)
+        while not searched.done():
+            turns[-1] += 1
+            await asyncio.sleep(0.001)
+        assert [hit.record for hit in await searched] == [record(TEXTS[0])]
+    assert await built is True
+    assert max(turns) > 5
     assert await store.optimize() is False
     assert [hit.record for hit in await store.search("honey")] == [record(TEXTS[0])]
     await store.aclose()
