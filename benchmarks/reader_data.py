@@ -5,6 +5,7 @@ Asking 4,400 questions and reading 2,500 pairs takes minutes, so that both are k
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import random
 import re
@@ -195,6 +196,15 @@ async def read_states(asked: Sequence[Asked], file: Path) -> None:
 def examples_of(one: Asked) -> list[Example]:
     """What the transformer has to read; nothing for questions without an answer: the span reader learns from spans."""
     return [each for each in (*one.found, one.gold) if each is not None] if one.kind == "answerable" else []
+
+
+def default_cache() -> Path:
+    """A folder for what this code found: any change of what finds and reads asks everything again."""
+    changed = hashlib.sha256()
+    for folder in ("tools", "memory", "models", "benchmarks"):
+        for file in sorted(Path(__file__).parents[1].joinpath(folder).rglob("*.py")):
+            changed.update(file.read_bytes())
+    return Path(tempfile.gettempdir()) / f"lumina-reader-fit-{changed.hexdigest()[:12]}"
 
 
 async def ask_all(data: Path, cache: Path, *, elsewhere: int, seed: int) -> list[Asked]:

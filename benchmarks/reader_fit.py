@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 
 from benchmarks.reader_confidence import confidence
-from benchmarks.reader_data import Asked, Example, ask_all, with_states
+from benchmarks.reader_data import Asked, Example, ask_all, default_cache, with_states
 from benchmarks.reader_network import train
 from evaluation.scores import exact_match, token_f1
 from tools import reader
@@ -104,7 +103,7 @@ def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "lumina-reader-fit")
+    parser.add_argument("--cache", type=Path, default=default_cache(), help="folder of what was found and read")
     parser.add_argument("--folds", type=int, default=2)
     parser.add_argument("--held", nargs="+", metavar="TITLE", help="one fold only: hold these articles out")
     parser.add_argument("--epochs", type=int, default=6)

@@ -45,6 +45,7 @@ EXPECTATION = (
 )
 EVENTS, THREADS = "µs an event", "µs a checkpoint put and got, by threads"
 TASKS, TASK_RATE = "CPU µs a task, by workers", "tasks/s, by workers"
+TASK_WAKES = "times a worker was woken for a task, by workers"
 NODES, NODE_RATE = "CPU µs a node over HTTP, by processes", "nodes/s over HTTP, by processes"
 BATCH = 5_000
 PROBES = 400
@@ -140,19 +141,25 @@ async def workers(figures: Figures, redis: Redis, path: str, sizes: Sequence[int
         for one in running:
             assert one.stdout
             assert await one.stdout.readline()
-        before, began = sum(cpu_s(one.pid) for one in running), time.perf_counter()
+        before, slept, began = (
+            sum(cpu_s(o.pid) for o in running),
+            sum(wakes(o.pid) for o in running),
+            time.perf_counter(),
+        )
         for one in running:
             assert one.stdin
             one.stdin.write(b"\n")
-        used = before
+        used, woken = before, slept
         while (await queue.counts())["complete"] < count:
             assert all(one.returncode in (None, 0) for one in running), "a worker broke"
             await asyncio.sleep(0.02)
             used = max(used, sum(cpu_s(one.pid) for one in running))
+            woken = max(woken, sum(wakes(one.pid) for one in running))
         seconds = time.perf_counter() - began
         await asyncio.gather(*(one.wait() for one in running))
         figures.note_at(size, TASK_RATE, OURS, count / seconds)
         figures.note_at(size, TASKS, OURS, 1e6 * (used - before) / count)
+        figures.note_at(size, TASK_WAKES, OURS, (woken - slept) / count)
 
 
 def cpu_s(pid: int) -> float:
@@ -162,6 +169,15 @@ def cpu_s(pid: int) -> float:
     except OSError:
         return 0.0
     return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def wakes(pid: int) -> int:
+    """How often the threads of a process have gone to sleep of their own accord; 0 when it has ended."""
+    try:
+        about = "".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/status"))
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in about.splitlines() if line.startswith("voluntary_ctxt_switches"))
 
 
 @asynccontextmanager

@@ -15,7 +15,6 @@ import argparse
 import asyncio
 import random
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from torch import Tensor, nn
 
-from benchmarks.reader_data import HIDDEN, Asked, ask_all
+from benchmarks.reader_data import HIDDEN, Asked, ask_all, default_cache
 from benchmarks.reader_fit import ELSEWHERE
 from benchmarks.recall_fit import minimise
 from evaluation.scores import contains
@@ -294,7 +293,7 @@ def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "lumina-reader-fit")
+    parser.add_argument("--cache", type=Path, default=default_cache(), help="folder of what was found and read")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seed", type=int, default=1)
