@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from agents.context import Context
@@ -33,10 +34,12 @@ class Intake:
         context, owner, source = self._context, self._owner, self._context.source.name
         passages = await asyncio.to_thread(lambda: [split(page, owner=owner, source=source) for page in pages])
         read = [ReadPage(p.title, p.revision, len(group), p.links) for p, group in zip(pages, passages, strict=True)]
-        await context.library.expect_pages(owner, source, read)
+        # Without links until all is sent: who is killed in between must not find pages there that nobody will index.
+        await context.library.expect_pages(owner, source, [replace(page, links=None) for page in read])
         await context.streams.publish([self._indexing(chunk) for group in passages for chunk in _chunks(group)])
         nodes = [_node(page, source, len(group)) for page, group in zip(pages, passages, strict=True)]
         await context.graph.add(nodes, edges, owner=owner, agent="crawl", task_id=self._task_id)
+        await context.library.link(owner, source, read)
         return sum(map(len, passages))
 
     async def skip(self, reasons: Mapping[str, str]) -> None:

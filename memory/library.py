@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 
 from memory import keys
 from memory.fencing import ensure_held
-from memory.library_scripts import EXPECT, TOUCH
+from memory.library_scripts import EXPECT, LINK, TOUCH
 from memory.passages import Passage, passage_id
 from memory.streams import now_ms
 
@@ -91,6 +91,7 @@ class Library:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._expect = redis.register_script(EXPECT)
+        self._link = redis.register_script(LINK)
         self._touch = redis.register_script(TOUCH)
 
     async def expect(self, passages: Sequence[Passage]) -> None:
@@ -113,6 +114,14 @@ class Library:
                 for word in (page_name(source, page.title), page.revision, page.passages, _packed(page.links))
             ]
             await self._expect([keys.pages(owner), keys.stale(owner), *names], [now_ms(), *words])
+
+    async def link(self, owner: str, source: str, pages: Sequence[ReadPage]) -> None:
+        """Say where pages link to that are stored with all that belongs to them: whose links are known is not read
+        again until it changes."""
+        for start in range(0, len(pages), BATCH):
+            part = pages[start : start + BATCH]
+            words = [word for page in part for word in (page.revision, _packed(page.links))]
+            await self._link([keys.page(owner, source, page.title) for page in part], words)
 
     async def touch(self, owner: str, source: str, revisions: Mapping[str, str]) -> set[str]:
         """Count pages as read now, for their source says that they have not changed.

@@ -16,6 +16,15 @@ for i = 3, #KEYS do
 end
 """
 
+# KEYS: each page. ARGV: for each its revision and links. Where it was read again, or forgotten, nothing happens.
+LINK = """
+for i = 1, #KEYS do
+  if redis.call('HGET', KEYS[i], 'revision') == ARGV[2 * i - 1] then
+    redis.call('HSET', KEYS[i], 'links', ARGV[2 * i])
+  end
+end
+"""
+
 # KEYS: pages, then each page. ARGV: now, then for each page its name and revision. Answers 1 for each that is kept at
 # that revision, which counts as read now, else 0.
 TOUCH = """

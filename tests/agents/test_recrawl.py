@@ -8,15 +8,18 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qs
 
 import httpx
 import pytest
 
+from agents.intake import Intake
+from agents.memory_pages import read_pages
 from agents.spec import RunRequest
 from graphs.runs import Runner
 from memory.pruning import Limits, Pruner
+from memory.streams import Event, Streams
 from tools.wikipedia.mediawiki import MediaWiki
 from tools.wikipedia.source import Fetched, Section, WikiSource
 from tools.wikipedia.zim import Zim
@@ -269,3 +272,23 @@ async def test_a_real_mediawiki_is_asked_little_for_what_has_not_changed(lumina:
         assert real_wiki.requests_sent - before <= 2, "one for the revisions, one if the wiki is busy"
         stored = await runner.context.library.revision("local", name, "Fractal")
         assert (await real_wiki.revisions(["Fractal"])) == {"Fractal": stored}
+
+
+class Unreachable:
+    """Streams that nothing can be sent to."""
+
+    async def publish(self, events: Sequence[Event]) -> None:
+        raise ConnectionError(f"{len(events)} events were not sent")
+
+
+async def test_pages_whose_passages_were_never_sent_are_read_again(lumina: Lumina) -> None:
+    async with lumina() as runner:
+        context = runner.context
+        pages = (await context.source.fetch(["Mandelbrot set"])).pages
+        broken = replace(context, streams=cast(Streams, Unreachable()))
+        with pytest.raises(ConnectionError, match="not sent"):  # as a kill between the two
+            await Intake(broken, "local", "task").store(pages, [])
+        assert not (await read_pages(context, "local", ["Mandelbrot set"])).unchanged
+
+        await Intake(context, "local", "task").store(pages, [])
+        assert (await read_pages(context, "local", ["Mandelbrot set"])).unchanged == {"Mandelbrot set"}
