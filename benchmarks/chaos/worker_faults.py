@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -94,11 +95,15 @@ async def _contents(stage: Stage) -> dict[str, bytes]:
 
 
 async def killed_at_random(stage: Stage) -> Outcome:
-    """Many tasks over several workers that are killed again and again; every one ends once, and the books agree."""
+    """Many tasks over several workers that are killed again and again; every one ends once, and the books agree.
+
+    Dead are those that always fail, and those whose worker was killed at every attempt that they have.
+    """
     scale = stage.scale
     payloads = [{"ms": stage.chance.randrange(100), "poison": n % 100 == 50} for n in range(scale.tasks)]
     workers = await asyncio.gather(*(stage.start("worker", "--concurrency", 4) for _ in range(scale.workers)))
     held: dict[str, float] = {}
+    struck: Counter[str] = Counter()
     async with stage.ingesting() as events:
         submitting = asyncio.create_task(stage.submit(payloads))
         for kill in range(1, scale.kills + 1):
@@ -112,15 +117,18 @@ async def killed_at_random(stage: Stage) -> Outcome:
             killed = await workers[victim].kill()
             running = (await stage.queue.list(status="running", limit=200)).tasks
             name = f"-{workers[victim].process.pid}-"
-            held |= {task.id: killed for task in running if name in task.worker}
+            hit = [task.id for task in running if name in task.worker]
+            held |= dict.fromkeys(hit, killed)
+            struck.update(hit)
             workers[victim] = await stage.start("worker", "--concurrency", 4)
         ids = await submitting
         await stage.settled(len(ids))
         lost, duplicated, note = await stage.audit(events, ids)
         recovered_s = await _went_on(events, held)
-    poison = sum(payload["poison"] for payload in payloads)
-    counts = await stage.counts()
-    lost += abs(counts["dead"] - poison)
+    doomed = {task_id for task_id, payload in zip(ids, payloads, strict=True) if payload["poison"]}
+    doomed |= {task_id for task_id, times in struck.items() if times >= scale.attempts}
+    dead = {task.id for task in (await stage.queue.list(status="dead", limit=200)).tasks}
+    lost += len(dead ^ doomed)
     return Outcome(
         f"{scale.kills} × kill -9, {scale.tasks:,} tasks, {scale.workers} workers",
         lost,
